@@ -39,7 +39,7 @@ def router_of(source: ReleaseSource, *, alone: bool = False) -> APIRouter:
     router = APIRouter(tags=["releases"], dependencies=[] if alone else [Depends(whole_manager)])
 
     def picture(name: str, video_id: str, of: str, request: Request, make: Callable[[], bytes]) -> Response:
-        """A JPEG that never changes, but that nobody sees any more once its video is withdrawn: browsers ask again."""
+        """A JPEG that never changes. Browsers ask each time, because its video may have been withdrawn."""
         headers = ASK_AGAIN | {"ETag": f'"{name}/{video_id}/{of}"'}
         if request.headers.get("if-none-match") == headers["ETag"]:
             source.check(name, video_id)

@@ -199,7 +199,7 @@ class Accounts:
             c.execute(update(people).where(people.c.name == name).values(keys=text))
 
     def remove(self, name: str) -> bool:
-        """Remove a person and their credentials; their work stays. False if there is none of this name.
+        """Remove a person and their credentials; their work stays. False if there is no such person.
 
         Raises NotAllowed for the account of the pipeline.
         """

@@ -147,8 +147,8 @@ def deal(
 ) -> tuple[bool, list[Kind]]:
     """Before a claim: reserve a gold ticket for a person if one is due, by a chance that no client can predict.
 
-    person: gets gold of these projects only. whole: the same person with all their projects: nobody ends their warm-up
-    by asking for a project without gold.
+    person: gets gold of these projects only. whole: the same person with all their projects, whose gold counts for the
+    warm-up: asking for a project without gold does not end it.
     Returns whether they get only gold, and the kind of the gold that is reserved for them, which the claim tries first.
     Raises NotAllowed if they get only gold and there is no gold for them, of any kind, batch and project.
     """
