@@ -8,13 +8,13 @@ from itertools import chain
 
 from storage.records import Operation
 
-KINDS = ("verdict", "unsubmit")  # the operations that this follows from
+ONLY = "kind in ('verdict', 'unsubmit')"  # the operations that this follows from: not the strokes, which are large
 
 
 def standing_verdicts(operations: Iterable[Operation]) -> list[Operation]:
     """The operations `verdict` that stand, by ticket and in order.
 
-    operations: all of KINDS of each ticket; others do no harm.
+    operations: all of ONLY of each ticket; others do no harm.
     A take-back ends the last verdict of its person on its ticket. One without a verdict before it changes nothing.
     """
     given: dict[tuple[str, str], list[Operation]] = defaultdict(list)  # (ticket, person) -> verdicts that stand

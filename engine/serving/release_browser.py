@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from annotation_queue import thumbnails
 from annotation_queue.errors import NoSuchMasklet, NoSuchRelease, NoSuchVideo
-from annotation_queue.given_verdicts import KINDS
+from annotation_queue.given_verdicts import ONLY
 from annotation_queue.release_records import (
     MaskletMasks,
     ReleaseFilter,
@@ -235,9 +235,7 @@ class ReleaseBrowser:
         if new := sorted(ids - found.keys()):
             acts: dict[str, list[Operation]] = {video_id: [] for video_id in new}
             listed = ", ".join(f"'{video_id}'" for video_id in new)
-            kinds = ", ".join(f"'{kind}'" for kind in KINDS)  # not the strokes, which are large
-            where = f"video_id in ({listed}) and kind in ({kinds})"
-            for act in self._s.tables.operations(where=where):
+            for act in self._s.tables.operations(where=f"video_id in ({listed}) and {ONLY}"):
                 acts[act.video_id].append(act)
             made = {video_id: disagreements(of_video) for video_id, of_video in acts.items()}
             with self._lock:

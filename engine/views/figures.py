@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from annotation_queue.given_verdicts import KINDS, standing_verdicts
+from annotation_queue.given_verdicts import ONLY, standing_verdicts
 from engine.progress import Progress
 from engine.verifier.keeping import is_verifier
 from storage import arrow, parts
@@ -416,8 +416,7 @@ def verdicts_of(blobs: Blobs, tables: Tables, batch_ids: Collection[str]) -> dic
         made_by = dict(_checkpoints(blobs, batch_id))
         if not made_by:
             continue
-        kinds = ", ".join(f"'{kind}'" for kind in KINDS)  # not the strokes, which are large
-        acts = tables.operations(where=f"batch_id == '{batch_id}' and kind in ({kinds})")
+        acts = tables.operations(where=f"batch_id == '{batch_id}' and {ONLY}")
         for masklet_id, verdicts in verdicts_by_masklet(acts).items():
             if (checkpoint := made_by.get(masklet_id)) is not None:
                 found.setdefault(checkpoint, Counter()).update(verdicts)
