@@ -55,9 +55,7 @@ CHECKPOINT = "checkpoint"  # which checkpoint proposes for every video of the ba
 PHASE = "phase"  # the phase in which the batch's tickets were opened
 ONTOLOGY = "ontology"  # which labels the objects of the batch's tickets may get, and when a ticket asks for one
 PROJECT = "project"  # which project owns the batch, for ever
-LEFT_OUT = (
-    "left-out"  # who decided that an increment is published although most of its rows were refused; and its number
-)
+LEFT_OUT = "left-out"  # and the number of an increment: a lead has it published without its refused rows
 VERIFIER = "verifier"  # which verifier routes the candidates of the batch, and how
 
 
