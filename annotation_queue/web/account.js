@@ -70,10 +70,12 @@ $("log-out").addEventListener("click", async () => {
 });
 
 async function leave() {
+  session.leaving = true;
   try {
     await api.logOut();
   } catch (error) {
-    if (api.statusOf(error) !== 401) return stillLoggedIn(error);
+    session.leaving = api.statusOf(error) === 401;
+    if (!session.leaving) return stillLoggedIn(error);
   }
   location.reload();
 }

@@ -42,9 +42,9 @@ export function listenForLogins(onlogin) {
   });
 }
 
-/** Show the form, unless it is shown. */
+/** Show the form, unless it is shown. After a log-out it comes with the page that is loaded anew, which empties it. */
 export function askToLogIn() {
-  if (shownView() === "login") return;
+  if (shownView() === "login" || session.leaving) return;
   view("login");
   const again = session.me !== null; // the login ended during work
   $("login-text").textContent = again

@@ -57,6 +57,7 @@ class Session extends Events {
   /** @type {Side | null} */ #asked = null;
   /** @type {Verdict | null} */ #choosing = null;
   #lowScore = LOW_SCORE;
+  leaving = false; // the person logs out, and the page is about to be loaded anew
 
   // --- the person ---
 

@@ -108,7 +108,7 @@ class Page:
 
     def shows(self, view):
         """Wait for this part of the page. A message may be the one that the next ticket is fetched: see `says`."""
-        self.tab.wait_for_selector(f"body[data-view={view}]", timeout=60_000)
+        self.until(lambda: self.tab.is_visible(f"body[data-view={view}]"))
 
     def says(self, *texts):
         """Wait for a message, in place of a ticket, with all of these texts."""

@@ -387,6 +387,28 @@ def test_a_failed_log_out_is_shown(verifying, tickets):
     page.shows("login")
 
 
+def test_what_the_queue_refuses_after_a_log_out_does_not_ask_to_log_in_on_the_page_that_is_left(verifying):
+    """Whoever began to type in that form would lose it when the page is loaded anew."""
+    page = verifying(2)
+    claims, log_outs = [], []
+    page.ahead()
+    page.tab.route("**/api/tickets/claim", lambda route: claims.append(route))
+    page.press("a")
+    page.until(lambda: claims)  # the page has the second ticket, and asks for one after it
+    page.tab.route("**/api/logout", lambda route: log_outs.append((route, route.fetch())))
+    page.tab.click("#log-out")
+    page.until(lambda: log_outs)
+    page.tab.unroute("**/api/tickets/claim")
+    with page.tab.expect_response("**/api/tickets/claim") as refused:
+        claims[0].continue_()
+    assert refused.value.status == 401
+    page.tab.evaluate("fetch('/api/me').then((answer) => answer.status)")  # what came before it has been dealt with
+    assert not page.tab.is_visible("#login-form")
+    route, answer = log_outs[0]
+    route.fulfill(response=answer)
+    page.shows("login")
+
+
 def test_a_lead_chooses_between_verifying_and_correcting(open_page, tickets):
     tickets.open_batch("b", [track_ticket(frame_count=FRAMES), *verify_tickets(3, FRAMES)])
     page = open_page()
