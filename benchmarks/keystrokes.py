@@ -129,7 +129,7 @@ class Bench:
         """The id of the ticket on screen, once it is of this kind and its first frame is shown."""
         self.until(lambda: self.page.get_attribute("body", "data-view") == "work" and self.frame() >= 0)
         self.until(lambda: self.page.get_attribute("body", "data-kind") == kind)
-        found = "() => import('/web/session.js').then(({ session }) => session.current?.ticket.ticket_id ?? '')"
+        found = "() => import('/web/shared/session.js').then(({ session }) => session.current?.ticket.ticket_id ?? '')"
         self.until(lambda: bool(self.page.evaluate(found)))
         return str(self.page.evaluate(found))
 

@@ -175,7 +175,7 @@ async () => {
 # The frames of the ticket's last propagation: those on the page, and those that the queue has.
 PROPAGATED = """
 async () => {
-  const { session } = await import("/web/session.js");
+  const { session } = await import("/web/shared/session.js");
   const { draft, ticket } = session.current;
   const last = draft.done.findLast(({ kind }) => kind === "propagate").operation_id;
   const versions = await (await fetch(`/api/tickets/${ticket.ticket_id}/versions`)).json();
@@ -187,7 +187,7 @@ async () => {
 # The clicks that the page counts in sequences of operations.
 COUNT_CLICKS = """
 async (sequences) => {
-  const { clicksOf } = await import("/web/effort.js");
+  const { clicksOf } = await import("/web/shared/effort.js");
   return sequences.map(clicksOf);
 }
 """

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.keystrokes import modelled_s
 
 ROOT = Path(__file__).parents[1]
-KEYS = (ROOT / "annotation_queue/web/keys.js").read_text()
+KEYS = (ROOT / "annotation_queue/web/shared/keys.js").read_text()
 PAGE = (ROOT / "docs/keyboard.md").read_text()
 ACTS = json.loads((ROOT / "benchmarks/results/keystrokes.json").read_text())["acts"]
 

@@ -44,7 +44,7 @@ _FOREIGN = re.compile(
 )
 #: Beside the policy of all answers: a name from a table may hold HTML that Great Expectations does not escape.
 _POLICY = {"Content-Security-Policy": "script-src 'none'; form-action 'none'"}
-_OURS = b'<link rel="stylesheet" href="/web/data_docs.css">'
+_OURS = b'<link rel="stylesheet" href="/web/styles/data_docs.css">'
 
 
 @dataclass(frozen=True, kw_only=True)

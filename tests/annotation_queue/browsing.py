@@ -42,14 +42,16 @@ OUTLINED = """
 
 # The ticket that a person works on or looks at, once a frame of it is on screen; null before.
 TICKET = """
-Promise.all([import("/web/session.js"), import("/web/screen.js")]).then(([{ session }, { player }]) => {
+Promise.all([import("/web/shared/session.js"), import("/web/work/screen.js")]).then(([{ session }, { player }]) => {
   const held = session.current;
   return held && player.held === held && player.shown >= 0 ? held.ticket.ticket_id : null;
 })
 """
 # The ticket that comes next, once all of it has been fetched; null if the queue has none.
 AHEAD = """
-import("/web/session.js").then(({ session }) => session.ahead?.promise).then((held) => held?.ticket.ticket_id ?? null)
+import("/web/shared/session.js")
+  .then(({ session }) => session.ahead?.promise)
+  .then((held) => held?.ticket.ticket_id ?? null)
 """
 
 

@@ -93,7 +93,7 @@ def test_data_docs_are_shown_with_our_style_and_load_nothing_from_elsewhere(clie
     (pipeline.folder / "secret.json").write_text("{}")
     lea = client("lea")
     answer = lea.get("/docs/b/page.html")
-    style = '<link rel="stylesheet" href="/web/data_docs.css">'
+    style = '<link rel="stylesheet" href="/web/styles/data_docs.css">'
     assert answer.text == f"<html><head>{style}</head><body><p>61 %</p></body></html>"
     policies = answer.headers.get_list("content-security-policy")
     assert "default-src 'self'" in policies[-1] and "script-src 'none'; form-action 'none'" in policies

@@ -1,4 +1,4 @@
-"""The page's modules import downwards only, and are small enough to read."""
+"""The page's modules import downwards only, between folders and within, and are small enough to read."""
 
 from __future__ import annotations
 
@@ -13,17 +13,31 @@ from tests import tree
 
 WEB = Path(annotation_queue.__file__).parent / "web"
 MOST_LINES = 500
+MODULES = sorted(WEB.rglob("*.js"))
+# What each folder may import from, besides itself.
+BELOW = {
+    "shared": set(),
+    "canvas": {"shared"},
+    "work": {"canvas", "shared"},
+    "leads": {"canvas", "shared"},
+    "release": {"canvas", "shared"},
+}
 # import … from "./x.js"; import "./x.js"; import("./x.js"). Not the type imports in comments, which load nothing.
-IMPORT = re.compile(r"""^\s*(?:import|export)\b[^;"']*?["']\./([\w.]+)["']|\bimport\(\s*["']\./([\w.]+)["']""", re.M)
+IMPORT = re.compile(r"""^\s*(?:import|export)\b[^;"']*?["'](\.[\w./]+)["']|\bimport\(\s*["'](\.[\w./]+)["']""", re.M)
 COMMENT = re.compile(r"/\*.*?\*/|^\s*//[^\n]*", re.S | re.M)
+
+
+def named(path: Path) -> str:
+    """A module's path in the folder of the page, such as "canvas/desk.js"."""
+    return path.resolve().relative_to(WEB.resolve()).as_posix()
 
 
 def imports() -> dict[str, set[str]]:
     """For each module of the page, those that it loads."""
     found = {}
-    for path in WEB.glob("*.js"):
+    for path in MODULES:
         text = COMMENT.sub("", path.read_text())
-        found[path.name] = {one or other for one, other in IMPORT.findall(text)}
+        found[named(path)] = {named(path.parent / (one or other)) for one, other in IMPORT.findall(text)}
     return found
 
 
@@ -47,14 +61,22 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 def test_every_module_is_found_and_loaded_by_a_page():
     graph = imports()
-    pages = [set(re.findall(r'src="/web/(\w+\.js)"', path.read_text())) for path in WEB.glob("*.html")]
+    pages = [set(re.findall(r'src="/web/([\w/]+\.js)"', path.read_text())) for path in WEB.glob("*.html")]
     loaded, todo = set(), set().union(*pages)
     while todo:
         name = todo.pop()
         loaded.add(name)
         todo |= graph[name] - loaded
-    assert {"main.js", "lead.js", "session.js", "draft.js"} <= loaded
+    assert {"work/main.js", "leads/lead.js", "shared/session.js", "shared/draft.js"} <= loaded
     assert loaded == set(graph), "modules that no page loads, or that are missing"
+
+
+def test_a_folder_imports_only_from_those_below_it():
+    used = {folder: set() for folder in BELOW}
+    for module, others in imports().items():
+        folder = module.partition("/")[0]
+        used[folder] |= {other.partition("/")[0] for other in others} - {folder}
+    assert used == BELOW
 
 
 def test_no_module_imports_itself_through_others():
@@ -72,7 +94,7 @@ PLURAL = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", sorted(WEB.glob("*.js")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", MODULES, ids=named)
 def test_no_text_counts_without_the_helper_for_one_and_many(path):
     assert PLURAL.findall(COMMENT.sub("", path.read_text())) == []
 
@@ -83,13 +105,13 @@ def test_the_search_for_counts_finds_one(text):
     assert not PLURAL.search('`${many(n, "frame")} propagated`')
 
 
-@pytest.mark.parametrize("path", sorted(WEB.glob("*.js")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", MODULES, ids=named)
 def test_no_module_is_long(path):
     assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
 def test_every_action_of_the_key_table_does_something_and_has_its_own_key():
-    keys, shortcuts = (WEB / "keys.js").read_text(), (WEB / "shortcuts.js").read_text()
+    keys, shortcuts = (WEB / "shared/keys.js").read_text(), (WEB / "work/shortcuts.js").read_text()
     rows = re.findall(r'\{ id: "(\w+)", title: "[^"]+", keys: \[([^\]]*)\](?:, view: "(\w+)")?', keys)
     assert len(rows) > 30
     run = shortcuts.partition("const RUN = {")[2].partition("\n};")[0]
@@ -116,6 +138,6 @@ def refusing_stages() -> set[str]:
 
 
 def test_the_page_names_every_stage_that_refuses_something():
-    table = (WEB / "quarantine.js").read_text().partition("const STAGES = {")[2].partition("};")[0]
+    table = (WEB / "leads/quarantine.js").read_text().partition("const STAGES = {")[2].partition("};")[0]
     named = re.findall(r'(\w+): "', table)
     assert set(named) == refusing_stages() and len(named) == len(set(named)) > 4

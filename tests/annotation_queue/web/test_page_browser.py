@@ -115,7 +115,7 @@ def test_a_ticket_that_comes_after_the_list_is_back_is_not_opened(as_lead, ticke
     shows(page, "two-0000")
     steps = page.tab.evaluate(
         """async () => {
-          const { close, showStory } = await import("/web/story.js");
+          const { close, showStory } = await import("/web/leads/story.js");
           const shown = showStory("two-0000", { stride: 4 }, [], () => {});
           close();
           await shown;
@@ -259,8 +259,8 @@ def test_the_page_says_why_nothing_of_a_complete_batch_is_reopened(as_lead, tick
 
 MASKS = """
 async (id) => {
-  const api = await import("/web/api.js");
-  const { Replay } = await import("/web/replay.js");
+  const api = await import("/web/shared/api.js");
+  const { Replay } = await import("/web/leads/replay.js");
   const history = await api.story(id);
   const { ticket } = history.card;
   const replay = new Replay(history, await api.masklet(id), await api.video(ticket.video_id), 4);

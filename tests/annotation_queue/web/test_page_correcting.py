@@ -260,7 +260,7 @@ def test_the_page_and_the_server_derive_the_same_draft(open_page):
             versions.append(about | {"complete": whole})
     seen = open_page().tab.evaluate(
         """async ([base, operations, versions]) => {
-          const { Draft } = await import("/web/draft.js");
+          const { Draft } = await import("/web/shared/draft.js");
           const draft = new Draft({}, base, base, base.frame_idx);
           for (const version of versions) draft.versions.set(version.operation_id, version);
           for (const operation of operations) draft.add(operation);

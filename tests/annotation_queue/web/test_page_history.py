@@ -124,7 +124,8 @@ def test_keys_of_the_picture_work_where_one_only_looks_and_no_lease_is_counted(o
     assert page.tab.inner_text("#back-to-work kbd") == "⏎"
     page.tab.evaluate(
         """async () => {
-          const [{ session }, { showLease }] = await Promise.all([import("/web/session.js"), import("/web/bar.js")]);
+          const { session } = await import("/web/shared/session.js");
+          const { showLease } = await import("/web/work/bar.js");
           session.current.renewedAt = -1e9;
           showLease();
         }"""

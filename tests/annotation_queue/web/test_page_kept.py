@@ -53,7 +53,7 @@ def test_the_page_says_who_took_the_ticket_back(verifying, tickets):
     page.until(lambda: page.ticket() == "ticket-0001")
     current = tickets.ticket("ticket-0001")
     tickets.end_lease(current.ticket_id, current.lease_token, by=LEA)
-    page.tab.evaluate("async () => (await import('/web/leases.js')).renewAll()")
+    page.tab.evaluate("async () => (await import('/web/work/leases.js')).renewAll()")
     page.says("lea took this ticket back")
     assert "ran out" not in page.text("#message")
 
@@ -116,7 +116,7 @@ def test_a_stopped_propagation_is_repeated_as_far_as_it_had_come(open_page):
     ]
     keys = ("operation_id", "kind", "frame_idx", "content")
     repeated = open_page().tab.evaluate(
-        "async (operations) => (await import('/web/kept_work.js')).repeated({ operations })",
+        "async (operations) => (await import('/web/shared/kept_work.js')).repeated({ operations })",
         [dict(zip(keys, act, strict=True)) for act in acts],
     )
     assert [tuple(act[key] for key in keys) for act in repeated] == [

@@ -74,7 +74,7 @@ def presses(layout):
 
 FIND = """
 async (presses) => {
-  const { ACTIONS, find } = await import("/web/keys.js");
+  const { ACTIONS, find } = await import("/web/shared/keys.js");
   const found = presses.map((press) => {
     const event = new KeyboardEvent("keydown", press);
     return ["verify", "track"].map((view) => find(event, view)?.id ?? "");

@@ -204,7 +204,7 @@ def test_an_object_that_is_picked_by_hand_gets_its_label_among_its_other_operati
 
 LACKS = """
 async ([ontology, cases]) => {
-  const { Labelling } = await import("/web/labelling.js");
+  const { Labelling } = await import("/web/shared/labelling.js");
   return cases.map(({ ticket, rules, verdict, label, attributes }) => {
     const before = { label, attributes: JSON.stringify(attributes) };
     const labelling = new Labelling(ticket, rules, ontology, before, null);

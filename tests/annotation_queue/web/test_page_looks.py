@@ -32,8 +32,8 @@ def bordered(inside: np.ndarray, scale: int, thick: int) -> np.ndarray:
 
 DRAW = """
 async ([sent, scale, thick]) => {
-  const { Outline } = await import("/web/outline.js");
-  const { runs, spans } = await import("/web/rle.js");
+  const { Outline } = await import("/web/canvas/outline.js");
+  const { runs, spans } = await import("/web/shared/rle.js");
   const canvas = document.createElement("canvas");
   document.body.append(canvas);
   const outline = new Outline(canvas);

@@ -39,7 +39,7 @@ def lab(colours, sight):
 def test_twelve_colours_differ_for_every_kind_of_colour_vision(open_page, sight):
     colours = open_page().tab.evaluate(
         """async () => {
-          const { colourOf, OWN } = await import("/web/palette.js");
+          const { colourOf, OWN } = await import("/web/canvas/palette.js");
           return [OWN[0].fill, ...Array.from({ length: 12 }, (_, n) => colourOf(n))];
         }"""
     )

@@ -17,7 +17,9 @@ from tests.annotation_queue.annotators import LEA
 from tests.annotation_queue.browsing import EVERY_DATABASE, FRAMES, Page, draft, is_disc
 from tests.annotation_queue.synthetic_queue import ServerProcess, belongs_together, centre, mask
 
-SHOWN = "import('/web/session.js').then(({ session }) => [...session.current.draft.masks].map(([i, m]) => [i, m.rle]))"
+SHOWN = """
+import('/web/shared/session.js').then(({ session }) => [...session.current.draft.masks].map(([i, m]) => [i, m.rle]))
+"""
 
 
 class Gate:
@@ -275,7 +277,7 @@ def test_a_reload_goes_on_behind_what_came(correcting, gate, tickets):
 
 # The frames whose masks have reached the page from now on.
 HEAR = """
-import("/web/session.js").then(({ session }) => {
+import("/web/shared/session.js").then(({ session }) => {
   window.heard = [];
   session.on("answer", ({ event }) => event.event === "frame" && window.heard.push(event.frame.frame_idx));
 })
@@ -360,7 +362,7 @@ def test_a_model_that_fails_in_the_middle_keeps_what_it_made(correcting, gate, o
 def test_the_time_left_follows_the_pace_of_the_masks_that_are_computed_now(open_page):
     said = open_page().tab.evaluate(
         """async () => {
-          const { Progress } = await import("/web/progress.js");
+          const { Progress } = await import("/web/shared/progress.js");
           const progress = new Progress(371, 5);
           const said = [progress.text];
           for (let n = 0; n < 371; n++) {

@@ -239,7 +239,7 @@ def test_the_page_counts_clicks_and_edited_frames_as_the_release_does(open_page)
     ]
     seen = open_page().tab.evaluate(
         """async ([base, sequences]) => {
-          const { Draft } = await import("/web/draft.js");
+          const { Draft } = await import("/web/shared/draft.js");
           return sequences.map((operations) => {
             const draft = new Draft({}, base, base, base.frame_idx);
             for (const operation of operations) draft.add(operation);

@@ -63,7 +63,7 @@ def test_the_page_decodes_run_lengths_as_storage_does(open_page):
     sent = [[rle.encode(m).decode(), *m.shape] for m in masks]
     decoded = open_page().tab.evaluate(
         """async (sent) => {
-          const { Mask } = await import("/web/rle.js");
+          const { Mask } = await import("/web/shared/rle.js");
           return sent.map(([counts, height, width]) => {
             const { bits, area, box } = new Mask(counts, height, width);
             return [Array.from(bits).join(""), area, box];
@@ -83,8 +83,8 @@ def test_the_page_paints_a_mask_pixel_by_pixel(open_page):
     masks = shapes(4)
     painted = open_page().tab.evaluate(
         """async (sent) => {
-          const { Overlay } = await import("/web/overlay.js");
-          const { runs, spans } = await import("/web/rle.js");
+          const { Overlay } = await import("/web/shared/overlay.js");
+          const { runs, spans } = await import("/web/shared/rle.js");
           return sent.map(([counts, height, width]) => {
             const context = new OffscreenCanvas(width, height).getContext("2d");
             const overlay = new Overlay(height, width);
@@ -176,7 +176,7 @@ def test_a_mask_unlike_the_one_before_is_a_suspect_unless_the_object_is_fast(ope
         sent.append(one | {"rle": [rle.encode(m).decode() for m in masks]})
     found = open_page().tab.evaluate(
         """async (sent) => {
-          const { Timeline } = await import("/web/timeline.js");
+          const { Timeline } = await import("/web/shared/timeline.js");
           return sent.map((masklet) => new Timeline(masklet, { frame_count: 48 }, 4).suspects);
         }""",
         sent,

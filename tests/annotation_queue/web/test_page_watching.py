@@ -122,7 +122,7 @@ def test_an_answer_that_is_taken_back_needs_no_second_look(watching, tickets):
 
 WATCHING = """
 async ([present, seen, watch]) => {
-  const { Watching } = await import("/web/watching.js");
+  const { Watching } = await import("/web/shared/watching.js");
   const watching = new Watching(String(Math.random()), present);
   for (const position of seen) watching.see(position);
   return [watching.frames, watching.share, watching.missing("accept", watch), watching.missing("reject", watch)];
