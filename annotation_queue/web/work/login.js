@@ -45,6 +45,7 @@ export function listenForLogins(onlogin) {
 /** Show the form, unless it is shown. After a log-out it comes with the page that is loaded anew, which empties it. */
 export function askToLogIn() {
   if (shownView() === "login" || session.leaving) return;
+  $("login").hidden = false; // until now nothing would have listened to the form
   view("login");
   const again = session.me !== null; // the login ended during work
   $("login-text").textContent = again

@@ -252,16 +252,6 @@ def test_the_page_fits_every_screen_and_theme_and_everything_in_it_has_a_name(op
     assert page.tab.evaluate(NAMELESS) == []
 
 
-def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page, tickets):
-    page = open_page()
-    page.log_in(password="wrong password")
-    page.until(lambda: "wrong" in page.text("#login-error"))
-    page.log_in()
-    page.shows("message")
-    page.tab.click("#log-out")
-    page.shows("login")
-
-
 @EVERY_DATABASE
 def test_the_last_answers_can_be_taken_back(verifying, tickets):
     page = verifying(4)
@@ -375,38 +365,6 @@ def test_a_person_without_a_ticket_reads_why_and_gets_one_later(open_page, ticke
     tickets.add_gold("b", gold[1:], by=LEA)
     page.tab.clock.fast_forward(5_000)
     page.paused_at_start()
-
-
-def test_a_failed_log_out_is_shown(verifying, tickets):
-    page = verifying()
-    page.tab.route("**/api/logout", lambda route: route.abort())
-    page.tab.click("#log-out")
-    page.until(lambda: "still logged in" in page.text("#message"))
-    page.tab.unroute("**/api/logout")
-    page.press("Enter")
-    page.shows("login")
-
-
-def test_what_the_queue_refuses_after_a_log_out_does_not_ask_to_log_in_on_the_page_that_is_left(verifying):
-    """Whoever began to type in that form would lose it when the page is loaded anew."""
-    page = verifying(2)
-    claims, log_outs = [], []
-    page.ahead()
-    page.tab.route("**/api/tickets/claim", lambda route: claims.append(route))
-    page.press("a")
-    page.until(lambda: claims)  # the page has the second ticket, and asks for one after it
-    page.tab.route("**/api/logout", lambda route: log_outs.append((route, route.fetch())))
-    page.tab.click("#log-out")
-    page.until(lambda: log_outs)
-    page.tab.unroute("**/api/tickets/claim")
-    with page.tab.expect_response("**/api/tickets/claim") as refused:
-        claims[0].continue_()
-    assert refused.value.status == 401
-    page.tab.evaluate("fetch('/api/me').then((answer) => answer.status)")  # what came before it has been dealt with
-    assert not page.tab.is_visible("#login-form")
-    route, answer = log_outs[0]
-    route.fulfill(response=answer)
-    page.shows("login")
 
 
 def test_a_lead_chooses_between_verifying_and_correcting(open_page, tickets):
