@@ -96,9 +96,9 @@ def _video_bytes() -> bytes:
 
 
 def _read_video(data: bytes, folder: Path) -> None:
+    from engine.ingest import judge
+    from engine.ingest.near_duplicates import Looker
     from engine.settings import IngestSettings
-    from engine.stages import judge
-    from engine.stages.near_duplicates import Looker
 
     path = folder / "in.mp4"
     path.write_bytes(data)
@@ -188,8 +188,8 @@ def _read_cvat(data: bytes, folder: Path) -> None:
 
 def _read_metadata(data: bytes, folder: Path) -> None:
     """A table beside the videos: bad ones are named, none stops the others."""
+    from engine.ingest import metadata
     from engine.settings import IngestSettings
-    from engine.stages import metadata
     from storage.blobs.folder import LocalBlobs
 
     source = LocalBlobs(folder / "source")
@@ -389,8 +389,8 @@ KINDS = ("video", "rle", "sav", "coco", "youtube_vis", "cvat", "metadata", "mark
 def import_readers() -> None:
     """What the readers above import only when they are called."""
     for name in (
-        "engine.stages.judge",
-        "engine.stages.metadata",
+        "engine.ingest.judge",
+        "engine.ingest.metadata",
         "storage.blobs.folder",
         "storage.formats.picture_folder",
         "storage.parts",

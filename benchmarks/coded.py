@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from annotation_queue.records import Kind, NewTicket, Role
+from engine.ingest import ingest
 from engine.services import Services
-from engine.stages import ingest, phases
+from engine.stages import phases
 from storage import rle, video
 from storage.records import STRIDE, Masklet, Video
 

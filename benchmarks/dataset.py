@@ -42,10 +42,12 @@ import cv2
 import numpy as np
 import pyarrow.compute as pc
 
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import ingest
 from engine.services import Services, connect
 from engine.settings import Settings
-from engine.stages import batches, imports, ingest, upkeep
-from engine.stages.batches import BatchStage
+from engine.stages import imports, upkeep
 from storage import arrow, parts, releases, rle
 from storage.formats import sav
 from storage.pixels import Mask

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from engine.ingest import ingest, judge
 from engine.services import Services, connect
 from engine.settings import Settings
-from engine.stages import ingest, judge, propose, publish, review
+from engine.stages import propose, publish, review
 from storage import normalise as storage_normalise
 from storage import rle
 from storage.records import STRIDE, Masklet, Video, content_id

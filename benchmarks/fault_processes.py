@@ -189,7 +189,7 @@ class QueueServer:
 class Killer:
     """Kills processes at random moments: one whenever the work has come as far as a random mark.
 
-    A video at which two workers died is given up (`engine/stages/attempts.py`): a rule of the product, and no loss. So
+    A video at which two workers died is given up (`engine/attempts.py`): a rule of the product, and no loss. So
     that this run can be compared with one without kills, a worker is spared while it works on a video that has cost a
     worker before. A worker is stopped first, so that what it works on is known when it is killed.
     """

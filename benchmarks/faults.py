@@ -52,11 +52,12 @@ from benchmarks import bad_inputs, s3_proxy
 from benchmarks.fault_jobs import MASKLETS
 from benchmarks.fault_processes import CONTEXT, Crew, Killer, QueueServer, Tally
 from benchmarks.queue import PrivatePostgres
+from engine import batches
+from engine.batches import BatchStage
 from engine.processes.ports import free_port
 from engine.services import Services, connect
 from engine.settings import IngestSettings, LogSettings, QueueSettings, Settings, StorageSettings
-from engine.stages import batches, propose, review
-from engine.stages.batches import BatchStage
+from engine.stages import propose, review
 from storage import releases, video
 from storage.records import Verdict
 

@@ -45,6 +45,8 @@ from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
 from benchmarks.faults import BUCKET, ENVIRONMENT, SpoiltBucket, make_videos, moto, new_database
 from benchmarks.queue import PrivatePostgres
+from engine import batches
+from engine.batches import BatchStage
 from engine.processes import airflow_config
 from engine.processes.airflow import DAG_IDS, DAGS, POOL
 from engine.processes.airflow_client import AirflowClient, AirflowError
@@ -52,8 +54,6 @@ from engine.processes.children import Child, Supervisor
 from engine.processes.ports import free_port
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from storage import releases
 from storage.records import Verdict
 

@@ -29,11 +29,13 @@ from unittest import mock
 
 import numpy as np
 
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import ingest
 from engine.services import Services, connect
 from engine.serving.media import StoredMedia
 from engine.settings import AutoSettings, IngestSettings, ModelSettings, Settings
-from engine.stages import batches, ingest, propose, publish
-from engine.stages.batches import BatchStage
+from engine.stages import propose, publish
 from storage import parts, releases, video
 from storage.formats import sav
 from storage.pixels import Rgb

@@ -18,9 +18,9 @@ import av
 import cv2
 
 from benchmarks.near_duplicates import read, write
+from engine.ingest import ingest
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import ingest
 
 SAV_HW = 1038, 1402  # px; even, as H.264 wants it
 CRF = 20  # of the scaled files

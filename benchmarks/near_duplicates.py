@@ -25,10 +25,10 @@ import av
 import cv2
 import numpy as np
 
+from engine.ingest import hash_index, ingest
+from engine.ingest.near_duplicates import Alike, Looker, Looks, Table, find
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import hash_index, ingest
-from engine.stages.near_duplicates import Alike, Looker, Looks, Table, find
 from engine.synthetic import video_files
 from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
 from engine.synthetic.domains.drawing import Size

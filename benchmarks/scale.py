@@ -52,11 +52,12 @@ from unittest import mock
 
 import numpy as np
 
-from engine import loop
+from engine import batches, loop
+from engine.batches import BatchStage
+from engine.ingest import ingest, sources
 from engine.services import Services, connect
 from engine.settings import Settings, StorageSettings
-from engine.stages import batches, ingest, publish, sources, upkeep
-from engine.stages.batches import BatchStage
+from engine.stages import publish, upkeep
 from storage import batch_manifests, parts, releases, rle
 from storage.blobs.folder import LocalBlobs
 from storage.records import STRIDE, Masklet, Operation, Video, content_id

@@ -52,8 +52,9 @@ def auto_masklets():
     @task(outlets=[CANDIDATES], trigger_rule="all_done")
     def open_review(batch_id: str, outlet_events=None) -> str:
         """Marks the batch and opens its tickets; fails while a chunk is missing. The event names the phase."""
+        from engine import batches
         from engine.rounds import campaign
-        from engine.stages import batches, propose, review
+        from engine.stages import propose, review
 
         with connected(propose.NotProposed) as s:
             propose.finish(s, batch_id)

@@ -28,7 +28,7 @@ def ingest():
     @task
     def plan(params=None) -> list[str]:
         """Lists the source of every project; returns the ids of the pieces with its new files."""
-        from engine.stages import ingest, sources
+        from engine.ingest import ingest, sources
 
         with connected(sources.NoSource) as s:
             if not (params["source"] or ingest.has_source(s)):
@@ -38,7 +38,7 @@ def ingest():
     @task(outlets=[VIDEOS])
     def admit(piece_id: str) -> list[str]:
         """Admits the new videos of a piece; returns the ids of their batches."""
-        from engine.stages import ingest, sources
+        from engine.ingest import ingest, sources
 
         with connected(sources.NoSource) as s:
             batch_ids = ingest.admit_piece(s, piece_id)

@@ -20,6 +20,7 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotation_queue.records import Role
+from engine.ingest import ingest
 from engine.processes.ports import free_port
 from engine.services import connect
 from engine.serving.queue_process import QueueProcess
@@ -30,7 +31,7 @@ from engine.settings import (
     ReviewSettings,
     Settings,
 )
-from engine.stages import ingest, propose, review
+from engine.stages import propose, review
 from engine.synthetic import scene, video_files
 
 CHROMIUM_NAMES = ("chromium", "chromium-headless-shell", "google-chrome")

@@ -70,7 +70,7 @@ class JsonLines(logging.Formatter):
 
 
 class ReadableLines(logging.Formatter):
-    """`2026-11-30 06:12:01 WARNING engine.stages.trouble: no memory (batch_id 3f9c…)`, and the traceback below it."""
+    """`2026-11-30 06:12:01 WARNING engine.trouble: no memory (batch_id 3f9c…)`, and the traceback below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from engine import batches, trouble
+from engine.batches import BatchStage
+from engine.ingest import ingest
 from engine.progress import Progress, Tell, ignore
 from engine.rounds import campaign, record, retraining, starting
 from engine.rounds.starting import Budget
 from engine.services import Services
-from engine.stages import batches, ingest, propose, publish, review, trouble
-from engine.stages.batches import BatchStage
+from engine.stages import propose, publish, review
 from storage.errors import first_line
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import typer.core
 
 from docs import experiment_table, file_map
 from engine.cli import main
+from engine.ingest import overrides
 from engine.settings import Settings
-from engine.stages import overrides
 from storage.records import Refusal
 
 ROOT = Path(__file__).parents[1]

@@ -15,9 +15,9 @@ from engine.progress import Progress
 from storage.wording import counted
 
 if TYPE_CHECKING:
+    from engine.ingest.readers import Reader
     from engine.services import Services
     from engine.stages.imports import ImportReport
-    from engine.stages.readers import Reader
     from storage.formats.destination import Exported
     from storage.formats.timeline import Timeline
     from storage.releases import Release
@@ -128,7 +128,7 @@ def newest(s: Services) -> str:
 
     Raises ValueError if there is none, with the batches that are stuck; and if several projects have releases.
     """
-    from engine.stages import trouble
+    from engine import trouble
     from storage import releases
 
     named = releases.names(s.blobs)
@@ -152,8 +152,8 @@ def validate(
 
     Masks that flicker, jump or have specks, holes or ghosts are warnings: they do not fail the check.
     """
+    from engine import trouble
     from engine.services import connect
-    from engine.stages import trouble
     from storage import releases, withdrawal
     from validation import mask_warnings, release_checks
 
@@ -240,7 +240,7 @@ def import_sav(
     as_json: Json = False,
 ) -> None:
     """Import an SA-V dataset as published masklets: its videos are ingested, its masklets checked like any other."""
-    from engine.stages.readers import sav_reader
+    from engine.ingest.readers import sav_reader
 
     _import(folder, sav_reader, review, project, as_json)
 
@@ -254,7 +254,7 @@ def import_coco(
     as_json: Json = False,
 ) -> None:
     """Import COCO instances with `track_id` (RLE or polygons), as import-sav imports SA-V."""
-    from engine.stages.readers import coco_reader
+    from engine.ingest.readers import coco_reader
 
     _import(folder, coco_reader, review, project, as_json)
 
@@ -266,7 +266,7 @@ def import_youtube_vis(
     as_json: Json = False,
 ) -> None:
     """Import YouTube-VIS annotations, as import-sav imports SA-V."""
-    from engine.stages.readers import youtube_vis_reader
+    from engine.ingest.readers import youtube_vis_reader
 
     _import(folder, youtube_vis_reader, review, project, as_json)
 
@@ -278,7 +278,7 @@ def import_cvat(
     as_json: Json = False,
 ) -> None:
     """Import polygons and masks of CVAT for video, as import-sav imports SA-V."""
-    from engine.stages.readers import cvat_reader
+    from engine.ingest.readers import cvat_reader
 
     _import(folder, cvat_reader, review, project, as_json)
 

@@ -18,11 +18,12 @@ import numpy as np
 from annotation_queue import notices
 from annotation_queue.records import Kind, Person, Role
 from annotation_queue.rules import kinds_of
+from engine import trouble
+from engine.ingest import sources
 from engine.processes.airflow import POOL
 from engine.services import Services, connect
 from engine.serving import delivery, serve, webhooks
 from engine.settings import Settings
-from engine.stages import sources, trouble
 from storage import video
 from storage.blobs.base import check_create_only
 from storage.errors import first_line

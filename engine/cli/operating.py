@@ -27,9 +27,9 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Why a batch waits: what each stage has done, whose turn it is, the last error, and what happens next."""
+    from engine import batches
     from engine.services import connect
     from engine.serving import why as reasons
-    from engine.stages import batches
 
     with connect() as s:
         tickets = _queue(s)
@@ -104,8 +104,8 @@ def publish(
     """Publish what is collected of a batch now: the whole batch, or the increments that are due."""
     from getpass import getuser
 
+    from engine import batches
     from engine.services import connect
-    from engine.stages import batches
     from engine.stages import publish as stage
 
     with connect() as s:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from annotation_queue.pipeline_records import Action, QuarantineAct
+    from engine.ingest.ingest import IngestReport
     from engine.services import Services
     from engine.serving.queue_process import QueueProcess
-    from engine.stages.ingest import IngestReport
     from engine.stages.review_progress import ReviewProgress
     from storage.records import Quarantined
 
@@ -35,11 +35,11 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Ingest, auto-masklets, and open the review; all in this process, without Airflow."""
-    from engine import logs, loop
+    from engine import batches, logs, loop
     from engine.demo import simulated_review
+    from engine.ingest import admitted
     from engine.services import connect
     from engine.serving.queue_process import QueueProcess
-    from engine.stages import admitted, batches
 
     settings = Settings()
     logs.set_up(settings.logs)
@@ -108,9 +108,8 @@ def propose(
     as_json: Json = False,
 ) -> None:
     """Make the candidates of all admitted videos that wait for them."""
-    from engine import loop
+    from engine import batches, loop
     from engine.services import connect
-    from engine.stages import batches
     from engine.stages.propose import labels_of_words
     from storage import parts
 
@@ -151,8 +150,8 @@ def quarantine(
 ) -> None:
     """Everything that was refused, and why; or release a file, or note that a refusal is known."""
     from annotation_queue.pipeline_records import Action
+    from engine.ingest import overrides
     from engine.services import connect
-    from engine.stages import overrides
 
     if release and seen:
         raise ValueError("give --release or --seen, not both")
@@ -185,7 +184,7 @@ def _decide(
     from getpass import getuser
     from uuid import uuid4
 
-    from engine.stages import overrides
+    from engine.ingest import overrides
 
     found = {row.reason: row for row in rows if row.subject == subject}
     if not found:
@@ -212,8 +211,9 @@ def _acts(acts: list[QuarantineAct], row: Quarantined) -> str:
 
 def stats(as_json: Json = False) -> None:
     """How far every batch has come, which are stuck and why, and what is published."""
+    from engine import batches, trouble
     from engine.services import connect
-    from engine.stages import batches, review_progress, trouble
+    from engine.stages import review_progress
     from storage import releases
 
     with connect() as s:
@@ -298,8 +298,8 @@ def _review_line(progress: ReviewProgress) -> str:
 
 def ingest_source(s: Services, videos: str | None, project: str = "") -> IngestReport:
     """Ingests with a progress bar. Raises NoSource, also for an S3 prefix without objects: it may be mistyped."""
-    from engine.stages import sources
-    from engine.stages.ingest import admit
+    from engine.ingest import sources
+    from engine.ingest.ingest import admit
 
     with console.bar("ingest") as bar:
         report = admit(s, videos, bar, project=project)

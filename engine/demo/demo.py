@@ -20,7 +20,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from annotation_queue.records import Role
-from engine import loop
+from engine import batches, loop
 from engine.demo import report, simulated_people, simulated_review, summary
 from engine.demo.simulated_people import Credentials
 from engine.demo.summary import BatchFigures, Summary
@@ -45,7 +45,6 @@ from engine.settings import (
     Settings,
     StorageSettings,
 )
-from engine.stages import batches
 from engine.synthetic import video_files
 from engine.synthetic.domains.catalogue import DOMAINS
 from engine.synthetic.domains.drawing import Size

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine import html_page, pictures
+from engine import batches, html_page, pictures
 from engine.datasets import layouts
 from engine.demo import summary
 from engine.demo.summary import Summary
@@ -19,7 +19,6 @@ from engine.protocols import first_frame
 from engine.registry import Checkpoint
 from engine.rounds import record
 from engine.services import Services
-from engine.stages import batches
 from storage import parts, releases, rle
 from storage.records import STRIDE, Masklet, Video
 from storage.video import jpeg

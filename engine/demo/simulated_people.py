@@ -24,11 +24,12 @@ from annotation_queue.tickets.store import HEARTBEAT_S
 from engine.demo.annotator_policy import AnnotatorPolicy, aligned, iou_at
 from engine.demo.simulated_tracking import Correction, Tracked, blank, by_hand
 from engine.demo.tally import Tally
+from engine.ingest import admitted
 from engine.protocols.annotator import GOOD
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.serving.media import StoredMedia
-from engine.stages import admitted, phases
+from engine.stages import phases
 from engine.stages.work import Work
 from storage import parts
 from storage.records import Masklet, Verdict, Video

@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Iterable
 
 from annotation_queue.records import Role, State
-from engine import loop
+from engine import batches, loop
+from engine.batches import BatchStage
 from engine.demo import simulated_people
 from engine.demo.annotator_policy import AnnotatorPolicy
 from engine.demo.simulated_people import Credentials
 from engine.demo.tally import Tally
 from engine.progress import Tell
 from engine.services import Services
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 
 PEOPLE = (("sim-annotator", Role.ANNOTATOR), ("sim-reviewer", Role.VERIFIER), ("sim-lead", Role.LEAD))
 WAIT_S = 1.0  # between two checks for tickets that other people hold

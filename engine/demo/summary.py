@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.demo.tally import Tally
+from engine.ingest import admitted
 from engine.protocols import first_frame
 from engine.rounds import record
 from engine.rounds.record import RoundResult
 from engine.services import Services
-from engine.stages import admitted, batches
-from engine.stages.batches import BatchStage
 from storage import iou, parts
 from storage.records import Masklet, Video
 from validation import jf

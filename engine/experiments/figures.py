@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.demo import summary
 from engine.experiments import measuring
 from engine.experiments.steps import Result
 from engine.protocols.annotator import GOOD
 from engine.services import Services
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from engine.stages.work import Work
 from storage import iou, parts
 from storage.formats.sav_figures import LARGE, SIZES

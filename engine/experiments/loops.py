@@ -16,6 +16,7 @@ from engine import loop
 from engine.demo import simulated_review
 from engine.demo.annotator_policy import AnnotatorPolicy
 from engine.experiments.steps import Experiment
+from engine.ingest import ingest
 from engine.processes.ports import free_port
 from engine.progress import ignore
 from engine.registry import Checkpoint
@@ -35,7 +36,7 @@ from engine.settings import (
     StorageSettings,
     VerifierSettings,
 )
-from engine.stages import imports, ingest
+from engine.stages import imports
 from engine.synthetic import video_files
 from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
 

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from annotation_queue.records import PlannedPhase
+from engine import batches
 from engine.rounds import record
 from engine.services import Services
 from engine.settings import CampaignPhase
-from engine.stages import batches, published
+from engine.stages import published
 from engine.stages.published import PublishedBatch
 from storage import releases
 from storage.wording import counted

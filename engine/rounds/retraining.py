@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from engine import trouble
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.files import alone
@@ -41,7 +42,6 @@ from engine.rounds.record import (
     waiting_of,
 )
 from engine.services import Services
-from engine.stages import trouble
 from storage import releases
 from storage.errors import first_line
 from storage.releases import NoSuchRelease

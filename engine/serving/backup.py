@@ -35,13 +35,13 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.engine import URL, make_url
 
 from annotation_queue.errors import NoSuchBatch
+from engine import batches
+from engine.batches import BatchStage
 from engine.files import private_file, private_folder
 from engine.progress import Tell, ignore
 from engine.rounds import record
 from engine.services import Services
 from engine.settings import Settings
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from storage import releases, table_recovery
 from storage.wording import counted
 

@@ -40,8 +40,7 @@ def airflow_client(settings: Settings, timeout_s: float = 30.0) -> AirflowClient
 
 def deliverer(settings: Settings) -> Callable[[str], None]:
     """The function that gets the id of each drained batch. The queue retries if it raises."""
-    from engine import loop
-    from engine.stages import trouble
+    from engine import loop, trouble
 
     def tell_airflow(batch_id: str) -> None:
         with connect(settings) as s, trouble.recorded(s.blobs, batch_id, "tell airflow"):
@@ -61,8 +60,8 @@ def finish(settings: Settings, batch_id: str) -> None:
     such as an increment or a lead's decision: a retry would give the same result.
     Raises NotFinished for a batch that is not marked as in review yet: a batch without candidates drains before that.
     """
-    from engine import loop
-    from engine.stages import batches, publish
+    from engine import batches, loop
+    from engine.stages import publish
 
     with _finishing, connect(settings) as s:
         if not batches.is_known(s.blobs, batch_id):

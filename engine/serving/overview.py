@@ -29,10 +29,12 @@ from annotation_queue.pipeline_records import (
     Serving,
     Workers,
 )
+from engine import batches, trouble
+from engine.ingest import overrides, refusals
 from engine.processes.airflow_client import AirflowClient
 from engine.services import Services
 from engine.serving import delivery, why
-from engine.stages import batches, overrides, publish, refusals, trouble
+from engine.stages import publish
 from storage.errors import first_line
 from storage.records import Quarantined
 

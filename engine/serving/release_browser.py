@@ -37,9 +37,9 @@ from annotation_queue.release_records import (
     Releases,
     ReleaseVideo,
 )
+from engine.ingest import pseudonyms
 from engine.services import Services
 from engine.serving.media import StoredMedia
-from engine.stages import pseudonyms
 from engine.views import figures
 from storage import arrow, compacted, releases, rle, withdrawal, withdrawn
 from storage.batch_manifests import ReleaseError, ReleaseFile

@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from engine import logs
+from engine import logs, trouble
 from engine.processes.children import end_with_parent
 from engine.processes.ports import check_port
 from engine.rounds import campaign
@@ -20,7 +20,6 @@ from engine.services import Services, connect
 from engine.serving.delivery import deliverer, keep_sweeping
 from engine.serving.webhooks import Notifier
 from engine.settings import Settings
-from engine.stages import trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,10 +27,10 @@ import httpx
 from annotation_queue import notices
 from annotation_queue.database import Database
 from annotation_queue.notices import Failure, Notice
+from engine import trouble
 from engine.notice_settings import NoticeSettings, WebhookSettings
 from engine.services import Services
 from engine.serving import notices as events
-from engine.stages import trouble
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from annotation_queue.errors import NoSuchBatch
 from annotation_queue.pipeline_records import BatchStanding, BatchTickets, RefusedRows, StageProgress
 from annotation_queue.records import State, Stuck
-from engine import loop
+from engine import batches, loop, trouble
+from engine.batches import BatchStage
 from engine.services import Services
-from engine.stages import batches, publish, review, trouble
-from engine.stages.batches import BatchStage
+from engine.stages import publish, review
 from storage import increments, parts
 from storage.blobs.base import BlobDamaged, Blobs
 from storage.errors import first_line

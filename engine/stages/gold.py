@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket
+from engine import batches
 from engine.services import Services
-from engine.stages import batches, labelling, phases
+from engine.stages import labelling, phases
 from storage import iou, parts
 from storage.records import Masklet, Verdict, content_id
 

@@ -1,6 +1,6 @@
 """Imports datasets: annotated videos are ingested, and their masklets get the same checks as any others.
 
-`engine/stages/readers.py` reads the formats. An import takes the videos that are annotated, in any folder below;
+`engine/ingest/readers.py` reads the formats. An import takes the videos that are annotated, in any folder below;
 other videos are left for ingest.
 Its videos are marked as imported from the first moment, so no model proposes for them. They keep their names, their
 metadata and the order of their objects, for later exports. Videos that were ingested before
@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engine import batches, trouble
+from engine.batches import BatchStage
+from engine.ingest import admitted, ingest, readers, sources
+from engine.ingest.judge import quarantine_record
+from engine.ingest.readers import Reader
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import admitted, batches, ingest, publish, readers, sources, trouble
-from engine.stages.batches import BatchStage
-from engine.stages.judge import quarantine_record
-from engine.stages.readers import Reader
+from engine.stages import publish
 from storage import parts
 from storage.errors import first_line
 from storage.formats.imported import AnnotationError

@@ -8,8 +8,8 @@ So a changed file of the project changes no batch that people work on, and a dat
 
 from __future__ import annotations
 
+from engine import batches
 from engine.services import Services
-from engine.stages import batches
 from storage import ontology
 
 

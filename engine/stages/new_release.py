@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine import batches
 from engine.services import Services
-from engine.stages import batches
 from storage import increments, release_names, release_numbers, releases, unreleased
 from storage.releases import Release
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from engine import attempts, batches, trouble
+from engine.batches import BatchStage
 from engine.candidates.config import SearchConfig
 from engine.progress import Progress, prefixed
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
-from engine.stages import attempts, batches, trouble
-from engine.stages.batches import BatchStage
 from storage import log_ids, parts
 from storage.reader import FrameUnreadable
 from storage.records import FPS, Masklet, Quarantined, Refusal, Video

@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from engine import batches, trouble
+from engine.batches import BatchStage
 from engine.locks import Held
 from engine.services import Services
-from engine.stages import batches, new_release, publish_checks, review, trouble, withdrawing
-from engine.stages.batches import BatchStage
+from engine.stages import new_release, publish_checks, review, withdrawing
 from engine.stages.publish_checks import LEAST_JUDGED, Checked, offered_in
 from engine.views import card
 from storage import increments, parts, releases, table_upkeep, withdrawn

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import batches
 from engine.services import Services
-from engine.stages import batches
 from storage import parts, releases, withdrawn
 from storage.increments import Increment
 from storage.records import Masklet, Video

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from engine.stages import batches
-from engine.stages.batches import BatchStage
+from engine import batches
+from engine.batches import BatchStage
 from engine.stages.work import Work
 from storage import increments, releases
 from storage.blobs.base import Blobs

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from annotation_queue.records import BatchResult, Kind, NewTicket, SettledTicket
+from engine import batches, trouble
+from engine.batches import BatchStage
+from engine.ingest import pseudonyms
 from engine.services import Services
 from engine.settings import Settings
-from engine.stages import batches, labelling, phases, pseudonyms, routing, trouble, work
-from engine.stages.batches import BatchStage
+from engine.stages import labelling, phases, routing, work
 from engine.stages.routing import Route
 from engine.verifier.keeping import is_verifier
 from storage import arrow, increments, parts, withdrawn

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from annotation_queue.errors import NoSuchBatch
+from engine import batches
 from engine.services import Services
-from engine.stages import batches
 from storage import increments
 from storage.blobs.base import BlobDamaged
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from annotation_queue.rules import is_in_share
+from engine import batches
 from engine.services import Services
 from engine.settings import VerifierSettings
-from engine.stages import batches
 from engine.verifier import features, keeping
 from engine.verifier.figures import VerifierFigures
 from engine.verifier.fitting import Predictions

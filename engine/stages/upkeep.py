@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine import batches
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import batches
 from engine.stages.withdrawing import LOCK
 from engine.views import card
 from storage import batch_manifests, compaction, release_names, release_numbers, releases, sweep, table_upkeep

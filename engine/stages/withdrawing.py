@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from annotation_queue.errors import NoSuchBatch, QueueError
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import admitted
 from engine.services import NoPipelineToken, Services
-from engine.stages import admitted, batches
-from engine.stages.batches import BatchStage
 from engine.views import card
 from storage import compaction, parts, release_numbers, releases, withdrawal, withdrawn
 from storage.batch_manifests import ReleaseError

@@ -12,7 +12,7 @@ from typing import Any
 from storage.formats.labels import Categories
 from storage.records import Video
 
-AUTHOR = "author"  # a pseudonym: see `engine/stages/pseudonyms.py`
+AUTHOR = "author"  # a pseudonym: see `engine/ingest/pseudonyms.py`
 ENVIRONMENT = "video_environment"  # SA-V's name of the column `environment`
 LICENCE_KEYS = ("license", "licence", "video_license", "video_licence")
 FIELD = "metadata"  # of a video in files of COCO's style, and a column on the Hub

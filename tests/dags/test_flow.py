@@ -24,11 +24,12 @@ from sqlalchemy import select
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import ingest
 from engine.rounds import campaign, record, starting
 from engine.services import Services, connect
 from engine.serving import serve
-from engine.stages import batches, ingest
-from engine.stages.batches import BatchStage
 from engine.synthetic import scene, video_files
 from storage import parts, releases
 from storage.formats import sav

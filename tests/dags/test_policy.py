@@ -16,9 +16,9 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG
 
 from engine import loop
+from engine.batches import BatchStage
 from engine.processes.airflow import DAG_IDS, POOL
 from engine.settings import AirflowSettings
-from engine.stages.batches import BatchStage
 
 pytestmark = pytest.mark.server
 

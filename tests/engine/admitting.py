@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from engine.ingest import ingest
 from engine.services import Services, connect
 from engine.settings import Settings
-from engine.stages import ingest, propose
+from engine.stages import propose
 
 
 def admit_batch(s: Services, source: str | None = None) -> str:

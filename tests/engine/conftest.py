@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from engine.files import alone
+from engine.ingest import ingest
 from engine.registry import Registry
 from engine.services import connect
 from engine.serving import serve
@@ -24,7 +25,7 @@ from engine.settings import (
     RoundSettings,
     Settings,
 )
-from engine.stages import imports, ingest, propose
+from engine.stages import imports, propose
 from engine.synthetic import scene, video_files
 from engine.verifier import fitting
 from storage import releases

@@ -9,9 +9,8 @@ import threading
 import pytest
 import structlog
 
-from engine import logs
+from engine import logs, trouble
 from engine.settings import LogSettings
-from engine.stages import trouble
 from storage import log_ids
 from storage.blobs.folder import LocalBlobs
 

@@ -9,16 +9,17 @@ import pytest
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Role
-from engine import loop
+from engine import batches, loop
+from engine.batches import BatchStage
 from engine.demo import simulated_people
 from engine.demo.annotator_policy import AnnotatorPolicy
 from engine.demo.simulated_people import Credentials
+from engine.ingest import pseudonyms
 from engine.registry import Checkpoint
 from engine.rounds import record, retraining, starting
 from engine.services import connect
 from engine.settings import AutoSettings, ReviewSettings
-from engine.stages import batches, propose, pseudonyms, publish, review
-from engine.stages.batches import BatchStage
+from engine.stages import propose, publish, review
 from engine.stages.work import Work
 from model.checkpoints import NoCheckpoint
 from model.image import ImagePredictor

@@ -4,9 +4,11 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import ingest
 from engine.services import connect
-from engine.stages import batches, ingest, propose, publish
-from engine.stages.batches import BatchStage
+from engine.stages import propose, publish
 from storage import parts, releases
 from storage.blobs.base import NotCreateOnly
 from storage.blobs.s3 import S3Blobs

@@ -11,7 +11,7 @@ from annotation_queue.records import QueuePolicy, Role
 from engine.services import connect
 from engine.settings import Settings
 from storage import parts
-from tests.engine.stages.test_admitted import counted
+from tests.engine.ingest.test_admitted import counted
 from tests.storage import rows
 
 

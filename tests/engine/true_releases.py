@@ -3,9 +3,9 @@
 import json
 from dataclasses import asdict, replace
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.rounds import retraining, starting
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from storage import parts, releases, rle
 from storage.formats import sav
 from storage.records import content_id

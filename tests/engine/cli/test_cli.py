@@ -14,9 +14,9 @@ from rich.console import Console
 
 from annotation_queue.records import Role
 from engine.cli import console, doctor, main, pipeline
+from engine.ingest import ingest
 from engine.services import connect
 from engine.settings import QueueSettings, Settings
-from engine.stages import ingest
 from storage.records import Quarantined
 from tests.free_ports import free_port
 

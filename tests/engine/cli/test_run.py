@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.services import connect
 from engine.settings import QueueSettings, Settings
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from storage import parts
 from tests.engine.admitting import admit_and_propose
 from tests.free_ports import free_port

@@ -12,8 +12,8 @@ import pytest
 from engine.datasets import clip_sampler, labelled, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.datasets.layouts import open_dataset
+from engine.ingest import ingest
 from engine.rounds import recipes, record
-from engine.stages import ingest
 from model.samples import Samples
 from storage import rle
 from storage.formats import sav_frames

@@ -8,12 +8,12 @@ import pytest
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, NewTicket, Role
+from engine import batches
+from engine.batches import BatchStage
 from engine.demo import simulated_review
 from engine.services import connect
 from engine.serving import queue_process
 from engine.settings import QueueSettings, Settings
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from tests.free_ports import free_port
 
 

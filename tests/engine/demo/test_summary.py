@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.demo import summary
 from engine.demo.summary import BatchFigures, Summary
 from engine.demo.tally import Tally
 from engine.rounds.record import RoundResult
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from engine.stages.work import Work
 from storage import parts
 from storage.records import content_id

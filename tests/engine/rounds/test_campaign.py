@@ -3,11 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import ingest
 from engine.rounds import campaign, retraining, starting
 from engine.services import connect
 from engine.settings import CampaignPhase, CampaignSettings, Settings
-from engine.stages import batches, ingest, review
-from engine.stages.batches import BatchStage
+from engine.stages import review
 from engine.stages.published import PublishedBatch
 from storage import parts
 from tests.engine.true_releases import measured, publish, release_of

@@ -2,10 +2,11 @@
 
 import pytest
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.rounds import chain
 from engine.rounds.chain import NOT_RECORDED
-from engine.stages import batches, published
-from engine.stages.batches import BatchStage
+from engine.stages import published
 from storage.blobs.folder import LocalBlobs
 from tests.engine.true_releases import two_rounds
 

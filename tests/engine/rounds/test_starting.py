@@ -7,10 +7,10 @@ import pytest
 from benchmarks import scale
 from engine import loop
 from engine.datasets.clip_sampler import NothingToTrainOn
+from engine.ingest import ingest
 from engine.protocols.truth import NothingHeldOut
 from engine.rounds import recipes, record, retraining, starting
 from engine.services import connect
-from engine.stages import ingest
 from storage import batch_manifests, parts, releases
 from storage.blobs.folder import LocalBlobs
 from storage.releases import NoSuchRelease

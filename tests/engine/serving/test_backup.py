@@ -12,13 +12,13 @@ from sqlalchemy import MetaData, create_engine, select, text
 from sqlalchemy.engine import make_url
 
 from annotation_queue.records import Kind, NewTicket, Role
+from engine import batches
+from engine.batches import BatchStage
 from engine.cli import main
 from engine.services import connect
 from engine.serving import backup
 from engine.serving.backup import BackupError
 from engine.settings import ModelSettings, QueueSettings, Settings, StorageSettings
-from engine.stages import batches
-from engine.stages.batches import BatchStage
 from storage import parts
 from storage.blobs.folder import LocalBlobs
 from storage.records import Quarantined

@@ -19,11 +19,13 @@ from annotation_queue.errors import NoSuchVideo
 from annotation_queue.records import Kind, NewTicket, Role
 from annotation_queue.refinement.segmenter import propagation
 from annotation_queue.refinement.turns import Turns
+from engine import batches
+from engine.ingest import ingest
 from engine.registry import Checkpoint
 from engine.services import Services, connect
 from engine.serving.live_model import LiveModel
 from engine.serving.media import StoredMedia
-from engine.stages import batches, ingest, phases, propose
+from engine.stages import phases, propose
 from storage import parts, rle
 from storage.records import Prompt
 

@@ -22,6 +22,7 @@ from annotation_queue.notices import Event, Failure
 from annotation_queue.records import Person, Role
 from engine.cli import doctor
 from engine.cli import notices as command
+from engine.ingest import ingest
 from engine.notice_settings import EventName, NoticeSettings
 from engine.rounds import retraining, starting
 from engine.services import connect
@@ -29,7 +30,6 @@ from engine.serving import notices as events
 from engine.serving import webhooks
 from engine.serving.queue_process import QueueProcess
 from engine.settings import QueueSettings, Settings
-from engine.stages import ingest
 from storage.records import Verdict
 from tests.annotation_queue.annotators import finish
 from tests.annotation_queue.synthetic_queue import verify_tickets

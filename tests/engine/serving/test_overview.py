@@ -7,6 +7,9 @@ import pytest
 
 from annotation_queue.errors import NoSuchBatch
 from annotation_queue.pipeline_records import Action, ModelTimes, PoolUse
+from engine import batches, trouble
+from engine.batches import BatchStage
+from engine.ingest import ingest, refusals
 from engine.processes import ports
 from engine.processes.airflow_client import Health, Pool
 from engine.registry import Checkpoint
@@ -14,8 +17,7 @@ from engine.services import Services, connect
 from engine.serving import delivery, overview, why
 from engine.serving.overview import Overview
 from engine.settings import AirflowSettings, IngestSettings, Settings
-from engine.stages import batches, ingest, publish, refusals, trouble
-from engine.stages.batches import BatchStage
+from engine.stages import publish
 from storage import video
 from storage.records import Quarantined
 from storage.tables import Tables

@@ -13,11 +13,12 @@ import pytest
 
 from annotation_queue.errors import NoSuchMasklet, NoSuchRelease, NoSuchVideo
 from annotation_queue.release_records import ReleaseFilter
+from engine.ingest import pseudonyms
 from engine.serving import release_browser, serve
 from engine.serving.media import StoredMedia
 from engine.serving.release_browser import ReleaseBrowser, disagreements
 from engine.settings import Settings
-from engine.stages import pseudonyms, upkeep
+from engine.stages import upkeep
 from storage import arrow, compacted, parts, rle, withdrawn
 from storage.blobs.folder import LocalBlobs
 from storage.records import Operation

@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from annotation_queue.records import Role
+from engine import batches
+from engine.batches import BatchStage
 from engine.loop import NotFinished
 from engine.processes import children
 from engine.processes.children import ChildFailed, stay
@@ -21,8 +23,7 @@ from engine.services import connect
 from engine.serving import delivery, serve
 from engine.serving.queue_process import QueueProcess
 from engine.settings import QueueSettings, Settings
-from engine.stages import batches, publish, review
-from engine.stages.batches import BatchStage
+from engine.stages import publish, review
 from tests.free_ports import free_port
 
 pytestmark = pytest.mark.server

@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, Submission
+from engine import batches, trouble
+from engine.batches import BatchStage, UnknownBatch
 from engine.cli import main
 from engine.services import connect
 from engine.serving import why
 from engine.settings import AirflowSettings, Settings
-from engine.stages import batches, trouble
-from engine.stages.batches import BatchStage, UnknownBatch
 from storage import parts
 from storage.blobs.folder import LocalBlobs
 from storage.records import Quarantined, Verdict

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from engine.ingest import ingest, readers
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import imports, ingest, propose, publish, readers, review, routing
+from engine.stages import imports, propose, publish, review, routing
 from storage import parts, releases
 from storage.formats import coco, cvat, sav, youtube_vis
 from storage.formats.timeline import Timeline

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
+from engine import batches, trouble
+from engine.batches import BatchStage
+from engine.ingest import admitted, ingest
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import admitted, batches, imports, ingest, propose, publish, review, trouble
-from engine.stages.batches import BatchStage
+from engine.stages import imports, propose, publish, review
 from storage import parts, releases
 from storage.tables import Tables
 from tests.engine import labelled_folders

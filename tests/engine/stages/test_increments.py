@@ -14,18 +14,18 @@ from annotation_queue.records import BatchResult, Kind, NewTicket, Person, Role,
 from annotation_queue.tickets import closing, withdrawn
 from annotation_queue.tickets.store import TicketStore
 from benchmarks import scale
-from engine import loop
+from engine import batches, loop, trouble
+from engine.batches import BatchStage
 from engine.services import connect
 from engine.serving import why
 from engine.settings import ReviewSettings, Settings
-from engine.stages import batches, publish, publish_checks, published, review, review_progress, trouble, withdrawing
-from engine.stages.batches import BatchStage
+from engine.stages import publish, publish_checks, published, review, review_progress, withdrawing
 from engine.verifier import keeping
 from storage import batch_manifests, compaction, increments, parts, releases, reproduction
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet, Quarantined, Verdict, content_id
 from storage.tables import Tables
-from tests.engine.stages.test_admitted import counted
+from tests.engine.ingest.test_admitted import counted
 from tests.storage.killed_writes import Killed
 from validation import masklet_checks, table_checks
 

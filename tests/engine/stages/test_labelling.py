@@ -8,11 +8,13 @@ import pytest
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Person, QueuePolicy, Role, State
+from engine import batches
 from engine.cli import doctor
 from engine.demo import simulated_people, simulated_review
+from engine.ingest import admitted
 from engine.services import connect
 from engine.settings import ReviewSettings, Settings
-from engine.stages import admitted, batches, labelling, propose, publish, review, routing
+from engine.stages import labelling, propose, publish, review, routing
 from engine.stages.gold import gold_tickets
 from storage import ontology, releases
 from storage.ontology import OntologyError

@@ -11,15 +11,17 @@ import pytest
 from annotation_queue.client import QueueClient
 from annotation_queue.errors import QueueError
 from annotation_queue.records import Kind, Reason, Role
+from engine import batches, trouble
+from engine.batches import BatchStage
 from engine.cli import doctor
 from engine.cli.data import newest
+from engine.ingest import admitted, ingest
 from engine.processes import ports
 from engine.rounds import campaign, chain, starting
 from engine.services import connect
 from engine.serving import notices as events
 from engine.settings import NoSuchProject, QueueSettings, Settings
-from engine.stages import admitted, batches, ingest, new_release, publish, review, routing, trouble, upkeep, withdrawing
-from engine.stages.batches import BatchStage
+from engine.stages import new_release, publish, review, routing, upkeep, withdrawing
 from engine.stages.gold import gold_tickets
 from engine.synthetic import scene, video_files
 from storage import ontology, parts, release_names, releases

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks import scale
+from engine import batches
+from engine.ingest import ingest
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import batches, ingest, new_release, publish
+from engine.stages import new_release, publish
 from storage import release_numbers, releases
 from tests.engine.stages.test_paused_holders import of_videos, pause, s, try_until_done
 from tests.storage.killed_writes import Killed

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import batches, imports, publish
-from engine.stages.batches import BatchStage
+from engine.stages import imports, publish
 from storage import parts, releases, rle
 from tests.engine import labelled_folders
 from tests.storage import made_videos

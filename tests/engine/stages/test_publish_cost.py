@@ -15,7 +15,7 @@ from storage import batch_manifests, parts, releases, reproduction, table_upkeep
 from storage.blobs.folder import LocalBlobs
 from storage.records import Masklet
 from storage.wording import counted
-from tests.engine.stages import test_admitted
+from tests.engine.ingest import test_admitted
 from tests.storage.killed_writes import Killed, kill_at
 from validation import table_checks
 

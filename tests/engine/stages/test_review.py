@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Reason, Role, Submission
+from engine import batches
+from engine.batches import BatchStage
 from engine.cli import main
+from engine.ingest import ingest
 from engine.services import connect
 from engine.settings import ReviewSettings
-from engine.stages import batches, ingest, propose, publish, published, review
-from engine.stages.batches import BatchStage
+from engine.stages import propose, publish, published, review
 from engine.stages.gold import gold_tickets
 from engine.stages.work import Work
 from storage import parts, releases, rle, withdrawn

@@ -6,11 +6,12 @@ import sys
 import pytest
 
 from annotation_queue.records import Kind, NewTicket, Person, Reason, Role, Submission
+from engine import batches
+from engine.batches import BatchStage
 from engine.cli import main
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import batches, review_progress
-from engine.stages.batches import BatchStage
+from engine.stages import review_progress
 from storage.records import Verdict
 
 BATCH = "0" * 16

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from annotation_queue.records import Kind, Person, Reason, Role, State, Submission
+from engine import batches
 from engine.services import connect
 from engine.settings import Settings, VerifierSettings
-from engine.stages import batches, propose, review, routing
+from engine.stages import propose, review, routing
 from engine.verifier import keeping
 from engine.verifier.figures import VerifierFigures
 from engine.verifier.fitting import Predictions

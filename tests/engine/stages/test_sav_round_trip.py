@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from engine.ingest import splits
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import imports, splits
+from engine.stages import imports
 from storage import releases, rle
 from storage.formats import davis, sav
 from tests.storage import made_videos

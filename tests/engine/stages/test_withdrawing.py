@@ -4,11 +4,13 @@ import pytest
 
 from annotation_queue.errors import QueueUnreachable
 from benchmarks import scale
+from engine import batches
+from engine.batches import BatchStage
 from engine.datasets import layouts
+from engine.ingest import admitted
 from engine.services import connect
 from engine.settings import Settings, StorageSettings
-from engine.stages import admitted, batches, publish, upkeep, withdrawing
-from engine.stages.batches import BatchStage
+from engine.stages import publish, upkeep, withdrawing
 from engine.views import card
 from storage import compaction, parts, releases, withdrawn
 from storage.lease import InUse

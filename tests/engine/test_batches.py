@@ -8,15 +8,16 @@ from unittest import mock
 
 import pytest
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.files import held
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import batches, propose, publish, review, upkeep
-from engine.stages.batches import BatchStage
+from engine.stages import propose, publish, review, upkeep
 from storage.blobs.base import BlobDamaged
 from storage.blobs.cleaning import LEFT_S
 from storage.blobs.folder import LocalBlobs
-from tests.engine.stages.test_admitted import counted
+from tests.engine.ingest.test_admitted import counted
 from tests.storage.killed_writes import Killed, kill_at
 from tests.storage.rows import make_video
 

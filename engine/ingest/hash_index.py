@@ -25,9 +25,10 @@ from threading import Lock
 
 import numpy as np
 
-from engine.stages import batches, near_duplicates
-from engine.stages.batches import BatchStage
-from engine.stages.near_duplicates import Alike, Looker, Looks, Match, Table
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import near_duplicates
+from engine.ingest.near_duplicates import Alike, Looker, Looks, Match, Table
 from storage import video
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs
 from storage.reader import FrameUnreadable

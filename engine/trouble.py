@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from annotation_queue.records import Stuck
-from engine.stages import batches
-from engine.stages.batches import BatchStage
+from engine import batches
+from engine.batches import BatchStage
 from storage import log_ids
 from storage.blobs.base import BlobMissing, Blobs
 from storage.errors import first_line

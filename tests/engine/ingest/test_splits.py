@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from engine.ingest import splits
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import splits
 from storage.blobs.base import BlobDamaged
 from tests.storage import rows
 

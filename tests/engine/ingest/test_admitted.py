@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import admitted, ingest
 from engine.services import Services, connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import admitted, batches, ingest
-from engine.stages.batches import BatchStage
 from storage import arrow, parts
 from storage.blobs.base import BlobDamaged
 from storage.blobs.folder import LocalBlobs

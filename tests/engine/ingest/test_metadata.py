@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.datasets import layouts
+from engine.ingest import ingest, metadata, splits
+from engine.ingest.sources import list_files
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import ingest, metadata, splits
-from engine.stages.sources import list_files
 from storage import rle
 from storage.blobs.folder import LocalBlobs
 from storage.formats import sav

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from annotation_queue.pipeline_records import Action
+from engine.ingest import admitted, hash_index, ingest, near_duplicates, overrides
+from engine.ingest.hash_index import HashIndex
+from engine.ingest.near_duplicates import Alike, Looks
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import admitted, hash_index, ingest, near_duplicates, overrides
-from engine.stages.hash_index import HashIndex
-from engine.stages.near_duplicates import Alike, Looks
 from storage import video
 from storage.blobs.folder import LocalBlobs
 from storage.records import Refusal

@@ -4,10 +4,11 @@ from collections import Counter
 
 import pytest
 
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import ingest, judge
 from engine.services import connect
 from engine.settings import IngestSettings, Settings, StorageSettings
-from engine.stages import batches, ingest, judge
-from engine.stages.batches import BatchStage
 from storage.blobs.folder import LocalBlobs
 from tests.storage.killed_writes import Killed, kill_at
 from tests.storage.made_videos import make, numbered

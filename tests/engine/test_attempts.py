@@ -10,10 +10,12 @@ import time
 import psutil
 import pytest
 
+from engine import attempts, batches
+from engine.batches import BatchStage
+from engine.ingest import ingest, sources
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import attempts, batches, ingest, propose, sources
-from engine.stages.batches import BatchStage
+from engine.stages import propose
 from storage import parts
 from storage.blobs.folder import LocalBlobs
 from tests.storage.made_videos import make, numbered
@@ -24,7 +26,8 @@ START = """
 import os, signal, sys
 from types import SimpleNamespace
 from engine.services import Services, connect
-from engine.stages import ingest, judge, propose
+from engine.ingest import ingest, judge
+from engine.stages import propose
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

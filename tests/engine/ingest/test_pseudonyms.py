@@ -1,6 +1,6 @@
 """Pseudonyms of people in releases: the same everywhere in a store, and not to be guessed without its key."""
 
-from engine.stages import pseudonyms
+from engine.ingest import pseudonyms
 from storage.blobs.folder import LocalBlobs
 
 

@@ -14,10 +14,11 @@ import pytest
 from botocore.compat import HTTPHeaders
 from moto.server import ThreadedMotoServer
 
+from engine import batches
+from engine.batches import BatchStage
 from engine.cli import pipeline
+from engine.ingest import admitted, ingest, judge, sources
 from engine.services import connect
-from engine.stages import admitted, batches, ingest, judge, sources
-from engine.stages.batches import BatchStage
 from storage import parts, video
 from storage.blobs.base import BlobDamaged, BlobDenied, BlobError
 from storage.blobs.folder import LocalBlobs

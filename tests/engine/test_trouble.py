@@ -12,14 +12,15 @@ import pytest
 from sqlalchemy import func, select
 
 from annotation_queue import schema
-from engine import loop
+from engine import batches, loop, trouble
+from engine.batches import BatchStage, UnknownBatch
 from engine.cli import data, doctor, pipeline
+from engine.ingest import ingest, sources
 from engine.rounds import retraining, starting
 from engine.rounds.record import NoSuchRound
 from engine.services import connect
 from engine.serving import serve
-from engine.stages import batches, imports, ingest, propose, publish, sources, trouble
-from engine.stages.batches import BatchStage, UnknownBatch
+from engine.stages import imports, propose, publish
 from storage.blobs.base import BlobDamaged, BlobUnreachable
 from storage.blobs.folder import LocalBlobs
 from tests.engine.admitting import admit_batch

@@ -25,9 +25,9 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
 
+from engine.ingest import splits
+from engine.ingest.faces import FACES
 from engine.settings import IngestSettings
-from engine.stages import splits
-from engine.stages.faces import FACES
 from storage import arrow
 from storage.blobs.base import BlobError, Blobs, BlobUnreachable
 from storage.formats.imported import MAX_METADATA

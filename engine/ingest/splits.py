@@ -16,9 +16,9 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from engine.ingest import pseudonyms
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import pseudonyms
 from storage.blobs.base import BlobDamaged, Blobs, read_json
 from storage.records import Video, content_id
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from engine.ingest import metadata
+from engine.ingest.metadata import Metadata, Row
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import metadata
-from engine.stages.metadata import Metadata, Row
 from storage.blobs import stores
 from storage.blobs.base import Blobs
 from storage.records import content_id

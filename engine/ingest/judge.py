@@ -16,15 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
+from engine import attempts
+from engine.ingest import admitted, overrides, pseudonyms, splits
+from engine.ingest.faces import FACES, BlurConfig, FaceBlur, FaceDetector
+from engine.ingest.hash_index import HashIndex
+from engine.ingest.metadata import Row
+from engine.ingest.near_duplicates import Alike, Looker, Match
+from engine.ingest.readers import Annotation, Reader
+from engine.ingest.sources import SourceFile, as_utf8
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import admitted, attempts, overrides, pseudonyms, splits
-from engine.stages.faces import FACES, BlurConfig, FaceBlur, FaceDetector
-from engine.stages.hash_index import HashIndex
-from engine.stages.metadata import Row
-from engine.stages.near_duplicates import Alike, Looker, Match
-from engine.stages.readers import Annotation, Reader
-from engine.stages.sources import SourceFile, as_utf8
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.formats.imported import AnnotationError, Description

@@ -6,10 +6,10 @@ import av
 import numpy as np
 import pytest
 
+from engine.ingest import ingest, judge
+from engine.ingest.faces import BadDetector, BlurConfig, FaceBlur
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import ingest, judge
-from engine.stages.faces import BadDetector, BlurConfig, FaceBlur
 from storage import video
 from storage.video import FrameReader
 

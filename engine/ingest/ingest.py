@@ -28,15 +28,16 @@ from pathlib import Path
 from typing import Any
 
 from annotation_queue.pipeline_records import QuarantineAct
+from engine import attempts, trouble
 from engine.files import alone
+from engine.ingest import admitted, overrides, refusals
+from engine.ingest.hash_index import HashIndex
+from engine.ingest.judge import POSTPONED, FileResult, Judging, Outcome, judge, quarantine_record
+from engine.ingest.metadata import Row
+from engine.ingest.readers import Reader
+from engine.ingest.sources import NoSource, SourceFile, bad_tables, list_files, open_source
 from engine.progress import Progress
 from engine.services import Services
-from engine.stages import admitted, attempts, overrides, refusals, trouble
-from engine.stages.hash_index import HashIndex
-from engine.stages.judge import POSTPONED, FileResult, Judging, Outcome, judge, quarantine_record
-from engine.stages.metadata import Row
-from engine.stages.readers import Reader
-from engine.stages.sources import NoSource, SourceFile, bad_tables, list_files, open_source
 from storage.blobs.base import BlobMissing, Blobs, check_create_only, read_json
 from storage.lease import InUse
 from storage.records import Quarantined, Refusal, Video, content_id

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from engine.stages.sources import NO_VIDEO
+from engine.ingest.sources import NO_VIDEO
 from storage.formats import coco, cvat, sav, sav_figures, tracks, youtube_vis
 from storage.formats.imported import AnnotationError, Description, OtherFile
 from storage.formats.tracks import Content, TrackedVideo

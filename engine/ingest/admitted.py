@@ -27,11 +27,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from engine import batches
+from engine.batches import BatchStage
+from engine.ingest import hash_index, splits
+from engine.ingest.near_duplicates import Looks
 from engine.services import Services
 from engine.settings import IngestSettings
-from engine.stages import batches, hash_index, splits
-from engine.stages.batches import BatchStage
-from engine.stages.near_duplicates import Looks
 from engine.stored_json import parse
 from storage import frame_times, parts, withdrawn
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json

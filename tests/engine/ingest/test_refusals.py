@@ -3,13 +3,13 @@
 import pytest
 from pyiceberg.io.pyarrow import PyArrowFile
 
+from engine.ingest import refusals
 from engine.services import connect
 from engine.settings import Settings
-from engine.stages import refusals
 from storage import parts
 from storage.blobs.folder import LocalBlobs
 from storage.records import Quarantined, content_id
-from tests.engine.stages.test_admitted import counted
+from tests.engine.ingest.test_admitted import counted
 from tests.storage.killed_writes import Killed, kill_at
 
 pytestmark = pytest.mark.slow

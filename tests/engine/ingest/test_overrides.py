@@ -5,11 +5,12 @@ import sys
 import pytest
 
 from annotation_queue.pipeline_records import Action
+from engine import attempts
 from engine.cli import main
+from engine.ingest import ingest, overrides, refusals, sources
+from engine.ingest.judge import judge
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from engine.stages import attempts, ingest, overrides, refusals, sources
-from engine.stages.judge import judge
 from storage import video
 from storage.blobs.folder import LocalBlobs
 from storage.normalise import Limits
