@@ -90,8 +90,10 @@ def serve(uri: str, port: int) -> None:
     import uvicorn
 
     from annotation_queue.api.app import create_app
+    from engine.serving import garbage
 
     app = create_app(TicketStore(Database(uri), lease_s=LEASE_S), NoMedia())
+    garbage.settle()  # as `masklets serve` does
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", access_log=False)
 
 

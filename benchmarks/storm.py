@@ -48,7 +48,7 @@ PATIENCE_S = 300.0
 
 # The program of the server. Each frame is a real JPEG of 1080p. The code is imported from the measured checkout.
 SERVER = """
-import sys, cv2, numpy, uvicorn
+import gc, sys, cv2, numpy, uvicorn
 from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.records import VideoInfo
@@ -62,6 +62,8 @@ class Media:
         return cv2.imencode(".jpg", self.picture)[1].tobytes()
 
 app = create_app(TicketStore(Database(sys.argv[1])), Media())
+gc.collect()
+gc.freeze()  # as `masklets serve` does
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False)
 """
 

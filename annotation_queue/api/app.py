@@ -7,7 +7,6 @@ and answers are frozen records as JSON.
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -156,29 +155,25 @@ def _application(
     app.add_middleware(Edge)
     app.add_middleware(Shares)  # around Edge
     add_handlers(app)
-    for router in ROUTERS:
-        app.include_router(router)
-    if backend.oidc is not None:
-        app.include_router(logins.oidc_router)
-    if backend.live is not None:
-        app.include_router(refinement.router)
-    if backend.pipeline is not None:
-        app.include_router(pipeline.router)
-    if release_source is not None:
-        app.include_router(releases.router_of(release_source))
+    routers = [
+        *ROUTERS,
+        *([logins.oidc_router] if backend.oidc is not None else []),
+        *([refinement.router] if backend.live is not None else []),
+        *([pipeline.router] if backend.pipeline is not None else []),
+        *([releases.router_of(release_source)] if release_source is not None else []),
+    ]
+    for router in routers:
+        app.router.routes.extend(router.routes)  # `include_router` would build each of them a second time
     add_page(app)
     return app
 
 
 @contextlib.contextmanager
 def _open(backend: Backend) -> Iterator[None]:
-    """Closes the threads of a backend when the block ends, and keeps garbage collection short while it runs."""
-    gc.collect()
-    gc.freeze()  # imported modules stay: searching them for garbage would stop every request for a moment
+    """Closes the threads of a backend when the block ends."""
     try:
         yield
     finally:
-        gc.unfreeze()
         backend.hashing.close()
         backend.provider.close()
         if backend.live is not None:

@@ -13,7 +13,6 @@ Called from one thread (`annotation_queue/refinement/turns.py`). Knows nothing a
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from cachetools import LRUCache
 
 from annotation_queue.draft import Draft, FrameMask
 from engine.services import Services
+from engine.serving import garbage
 from engine.serving.media import StoredMedia
 from storage import rle
 from storage.pixels import Rgb
@@ -188,9 +188,7 @@ class LiveModel:
             size = int(self._s.settings.model.embeddings_gib * 2**30) // features.frame_bytes(loaded)
             # the old weights and their embeddings are freed with the last propagation that began with them
             self._now = _Pinned(promoted, features.FeatureCache(loaded, self._pixels, size=max(2 * NEAREST, size)))
-            gc.unfreeze()  # else a cycle of the old model's objects would never be collected
-            gc.collect()
-            gc.freeze()  # torch's modules stay for good: `create_app` explains why they are frozen
+            garbage.settle()
 
     def now(self) -> _Pinned:
         """The checkpoint that answers now; loads it for the first question."""

@@ -17,6 +17,7 @@ from engine.processes.children import end_with_parent
 from engine.processes.ports import check_port
 from engine.rounds import campaign
 from engine.services import Services, connect
+from engine.serving import garbage
 from engine.serving.delivery import deliverer, keep_sweeping
 from engine.serving.webhooks import Notifier
 from engine.settings import Settings
@@ -134,6 +135,7 @@ def serve(settings: Settings, *, deliver: bool = True, with_parent: bool = False
         application = app(s, deliver=deliver)
         if deliver and not settings.airflow.url:
             threading.Thread(target=keep_sweeping, args=(settings,), daemon=True).start()
+        garbage.settle()
         with Notifier(s, application.state.backend.tickets.database):
             uvicorn.run(
                 application,
