@@ -89,6 +89,15 @@ def postgres_template(postgres_server: str) -> Iterator[str]:
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file of SQLite."""
+    path = tmp_path_factory.mktemp("template") / "queue.db"
+    Database(f"sqlite:///{path}").close()
+    assert not path.with_name("queue.db-wal").exists(), "all of it is in the one file"
+    return path
+
+
 @pytest.fixture
 def no_tables() -> None:
     """For tests of the migrations: `uri` is a database without tables."""
@@ -96,15 +105,18 @@ def no_tables() -> None:
 
 @pytest.fixture
 def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], AbstractContextManager[str]]:
-    """Makes a new, empty database, "sqlite" or "postgres", and gives its URI."""
+    """Makes a new database with empty tables, "sqlite" or "postgres", and gives its URI."""
 
     @contextmanager
     def made(kind: str) -> Iterator[str]:
+        no_tables = "no_tables" in request.fixturenames
         if kind == "sqlite":
+            if not no_tables:
+                shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "queue.db")
             yield f"sqlite:///{tmp_path}/queue.db"
             return
         server = request.getfixturevalue("postgres_server")
-        template = "template1" if "no_tables" in request.fixturenames else request.getfixturevalue("postgres_template")
+        template = "template1" if no_tables else request.getfixturevalue("postgres_template")
         name = f"queue_{uuid.uuid4().hex[:12]}"
         engine = create_engine(server, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
