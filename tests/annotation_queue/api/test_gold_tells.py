@@ -34,8 +34,7 @@ def test_gold_and_real_work_have_the_same_answers_field_by_field(scenario):
 @pytest.mark.parametrize("name", ["ticket", "finished", "masklet_json", "others", "recent", "history", "stats"])
 def test_the_comparison_finds_what_is_shown_as_it_is(monkeypatch, name):
     monkeypatch.setattr(shown, name, lambda record, *_: record)
-    found = [line for scenario in (SCENARIOS[0], SCENARIOS[6]) for line in tells(scenario)]
-    assert found, f"the answers differ without shown.{name}"
+    assert any(tells(scenario) for scenario in (SCENARIOS[0], SCENARIOS[6])), f"the answers differ without {name}"
 
 
 def test_every_route_that_such_a_person_can_use_is_compared(tmp_path, monkeypatch):
