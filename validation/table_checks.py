@@ -213,9 +213,10 @@ def _context(docs_dir: Path | None) -> EphemeralDataContext:
         docs_dir.mkdir(parents=True, exist_ok=True)
         context.add_data_docs_site(
             site_name="docs",
-            site_config={
+            site_config={  # type: ignore[typeddict-unknown-key]  # SiteBuilder takes more than the type says
                 "class_name": "SiteBuilder",
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "view": _view("IndexPage")},
+                "site_section_builders": {name: {"view": _view("Page")} for name in ("expectations", "validations")},
                 "store_backend": {
                     "class_name": "TupleFilesystemStoreBackend",
                     "base_directory": str(docs_dir.absolute()),
@@ -223,6 +224,10 @@ def _context(docs_dir: Path | None) -> EphemeralDataContext:
             },
         )
     return context
+
+
+def _view(name: str) -> dict[str, str]:
+    return {"module_name": "validation.docs_views", "class_name": name}
 
 
 def _result(table: str, found: Any) -> RuleResult:
