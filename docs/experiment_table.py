@@ -59,7 +59,13 @@ def table(results: dict[str, Any]) -> str:
     for label, read, aim in ROWS:
         out.append(f"| {label} | " + " | ".join(read(of) for of in domains.values()) + f" | {aim} |")
     minutes = ", ".join(f"{domain} {of['cpu_minutes']:.0f}" for domain, of in domains.items())
-    out += ["", f"Brackets: 95 % intervals over videos. On {results['machine']}; CPU minutes: {minutes}.", ""]
+    out += [
+        "",
+        "Brackets: 95 % intervals over videos. Modelled seconds: the time that a person would need, computed from clicks",
+        "and edited frames ([effort.py](engine/protocols/effort.py)); no person was timed.",
+        f"On {results['machine']}; CPU minutes: {minutes}.",
+        "",
+    ]
     out += [f"![{domain}: what three rounds changed](docs/experiment/{domain}-rounds.png)" for domain in domains]
     return "\n".join(out) + "\n"
 

@@ -189,7 +189,7 @@ def export(
     release: Annotated[str | None, typer.Option(help="A release. Default: the newest.")] = None,
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(EXPORTS)}.")] = "sa-v",
     media: Annotated[
-        bool, typer.Option(help="sa-v, cvat, hf: the videos too. coco, youtube-vis: the pictures too.")
+        bool, typer.Option(help="sa-v, cvat, cvat-masks, hf: the videos too. coco, youtube-vis: the pictures too.")
     ] = False,
     timeline: Annotated[
         str,
