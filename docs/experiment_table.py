@@ -42,7 +42,8 @@ def _verifier(of: Figures) -> str:
 
 #: What a row shows, how it reads the figures of a domain, and what was aimed at.
 ROWS: tuple[tuple[str, Callable[[Figures], str], str], ...] = (
-    ("held-out J&F, before and after three rounds", _learned, "up"),
+    ("held-out J&F of the model that serves, before and after three rounds", _learned, "up"),
+    ("rounds that the gate promoted, of three", lambda of: str(sum(map(bool, of["promoted_by_round"]))), ""),
     ("candidates accepted as they were, in batches 1, 2, 3", lambda of: _chain(of["accepted_by_round"], " %", 0), "up"),
     ("clicks a masklet, in batches 1, 2, 3", lambda of: _chain(of["clicks_by_round"]), "down"),
     ("modelled seconds a frame, in phases 1, 2, 3", lambda of: _chain(of["seconds_per_frame"]), "down"),
@@ -61,8 +62,8 @@ def table(results: dict[str, Any]) -> str:
     minutes = ", ".join(f"{domain} {of['cpu_minutes']:.0f}" for domain, of in domains.items())
     out += [
         "",
-        "Brackets: 95 % intervals over videos. Modelled seconds: the time that a person would need, computed from clicks",
-        "and edited frames ([effort.py](engine/protocols/effort.py)); no person was timed.",
+        "Brackets: 95 % intervals over videos. Modelled seconds: the time that a person would need, computed from",
+        "clicks and edited frames ([effort.py](engine/protocols/effort.py)); no person was timed.",
         f"On {results['machine']}; CPU minutes: {minutes}.",
         "",
     ]

@@ -89,6 +89,12 @@ def gain_of(gains: Sequence[MaskletJF]) -> Change:
     return replace(change, low=min(change.low, change.mean - reach), high=max(change.high, change.mean + reach))
 
 
+def score_of(measured: Sequence[MaskletJF]) -> Change:
+    """The mean J&F, with the interval of `gain_of` inside of [0, 1]. Raises ValueError without a masklet."""
+    found = gain_of(measured)
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
 def mean_by_video(values: Iterable[tuple[str, float]]) -> Change:
     """The mean of values that belong to masklets, and its interval by a bootstrap over videos.
 

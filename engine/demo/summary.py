@@ -13,6 +13,7 @@ from engine.protocols import first_frame
 from engine.rounds import record
 from engine.rounds.record import RoundResult
 from engine.services import Services
+from engine.stages import work
 from storage import iou, parts
 from storage.records import Masklet, Video
 from validation import jf
@@ -78,6 +79,7 @@ def of_batch(s: Services, batch_id: str, tally: Tally) -> BatchFigures:
     rows = [row for row in s.tables.masklets(where=f"batch_id == '{batch_id}'") if row.video_id in ids]
     markers = [m for m in parts.markers(s.blobs, "candidates", batch_id) if m.video_id in ids]
     candidates = [row for marker in markers for row in parts.read_part(s.blobs, marker)]
+    acts = parts.rows(s.blobs, "operations", batch_id, only=ids)
     published = batches.facts(s.blobs, batch_id, BatchStage.PUBLISHED) or {}
     return BatchFigures(
         batch_id=batch_id,
@@ -92,7 +94,7 @@ def of_batch(s: Services, batch_id: str, tally: Tally) -> BatchFigures:
         edited_frames=sum(row.edited_frame_count for row in rows),
         annotated_frames=sum(len(row.frame_idx) for row in rows),
         published_jf=_mean_jf(s, training, rows),
-        modelled_s=tally.work.modelled_s,
+        modelled_s=work.of_operations(acts, {video.video_id: video.frame_count for video in training}).modelled_s,
         release=str(published.get("release", "")),
     )
 

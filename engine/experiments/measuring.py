@@ -1,6 +1,7 @@
 """What every step measures: held-out J&F on the domain, and on micro's own clips to see what was forgotten.
 
-Everything is in points, 0 to 100, with a 95 % interval by a bootstrap over videos.
+Everything is in points, 0 to 100, with a 95 % interval by a bootstrap over videos; that of a gain is nowhere narrower
+than Student's, as the gate's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from engine.experiments.steps import Experiment, Result
 from engine.protocols import first_frame
 from engine.synthetic import labelled_clips, micro_clips
 from validation import paired
-from validation.paired import MaskletJF
+from validation.paired import Change, MaskletJF
 
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
@@ -36,17 +37,17 @@ def held_out(loaded: LoadedModel, experiment: Experiment) -> Result:
 def mean(values: Iterable[tuple[str, float]]) -> Result:
     """The mean of values of videos, with its interval. Empty without a value."""
     every = list(values)
-    if not every:
-        return {}
-    change = paired.mean_by_video(every)
-    figures = {name: round(getattr(change, name), 2) for name in ("mean", "low", "high")}
-    return {**figures, "masklets": change.masklets, "videos": change.videos}
+    return _rounded(paired.mean_by_video(every)) if every else {}
 
 
 def gain(before: Result, after: Result) -> Result:
     """The gain in points between two measurements of `held_out` on the same masklets, with its interval."""
-    pairs = paired.gains(_each(before["each"]), _each(after["each"]))
-    return mean([(one.video_id, one.jf) for one in pairs])
+    return _rounded(paired.gain_of(paired.gains(_each(before["each"]), _each(after["each"]))))
+
+
+def _rounded(change: Change) -> Result:
+    figures = {name: round(getattr(change, name), 2) for name in ("mean", "low", "high")}
+    return {**figures, "masklets": change.masklets, "videos": change.videos}
 
 
 def _each(rows: Sequence[tuple[str, str, float]]) -> list[MaskletJF]:

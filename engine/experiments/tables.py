@@ -187,6 +187,15 @@ def verifier(steps: Steps) -> Table:
     return Table("The verifier", "Fitted on the verdicts of the three rounds.", (head, *rows))
 
 
+def serving(steps: Steps) -> Result:
+    """The measured model that serves after the three rounds: that of the last one that the gate promoted, or else the
+    first model. Empty if a round is missing."""
+    if any(name not in steps for name in ROUNDS):
+        return {}
+    promoted = [name for name in ROUNDS if (gate := steps[name].get("gate")) and gate["promoted"]]
+    return steps[promoted[-1]] if promoted else steps.get("before", {})
+
+
 def of_labels(steps: Steps) -> list[Result]:
     """The results of the label curve, from few labels to many."""
     return sorted((of for of in steps.values() if "labels" in of), key=lambda of: int(of["labels"]))
@@ -194,9 +203,10 @@ def of_labels(steps: Steps) -> list[Result]:
 
 def headline(steps: Steps) -> Result:
     """The figures that `benchmarks.rounds` prints; None where a step is missing. J&F and shares are of 0 to 100."""
-    before, last = steps.get("before", {}), steps.get(ROUNDS[-1], {})
+    before, last = steps.get("before", {}), serving(steps)
     seconds = [steps.get(name, {}).get("seconds_a_frame") for name in PHASES]
     both = before and last
+    gates = [steps.get(name, {}).get("gate") for name in ROUNDS]
     gain = measuring.gain(before["domain"], last["domain"]) if both else {}
     forgotten = measuring.gain(last["general"], before["general"]) if both else {}
     judged = steps.get("verifier", {})
@@ -205,6 +215,7 @@ def headline(steps: Steps) -> Result:
         "jf_after": _value(last.get("domain")),
         "jf_gain": _value(gain),
         "jf_gain_interval": [gain["low"], gain["high"]] if gain else None,
+        "promoted_by_round": [None if gate is None else bool(gate["promoted"]) for gate in gates],
         "clicks_by_round": [_value(steps.get(name, {}).get("clicks_a_masklet")) for name in ROUNDS],
         "accepted_by_round": [_value(steps.get(name, {}).get("accepted")) for name in ROUNDS],
         "seconds_per_frame": seconds,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
 
 PROTOCOLS = ("1-click", "3-click", "mask")
-LEAST_MASKLETS, LEAST_VIDEOS = 10, 3  # smaller groups do not count for the gap
+LEAST_MASKLETS, LEAST_VIDEOS = 10, 5  # smaller groups do not count for the gap
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def grouped(measured: Mapping[str, Metrics], column: str) -> Groups:
         raise ValueError(f"no object has the column {column!r}; there are: {known}")
     groups = []
     for value in values:
-        jf = {protocol: paired.mean_of(of[f"{column}={value}"]) for protocol, of in slices.items()}
+        jf = {protocol: paired.score_of(of[f"{column}={value}"]) for protocol, of in slices.items()}
         first = next(iter(jf.values()))
         groups.append(Group(value, first.masklets, first.videos, jf))
     told = [group for group in groups if group.is_large_enough]

@@ -142,5 +142,5 @@ def _measured(begun: Round, written: Mapping[str, Any] | None) -> MeasuredJF | N
     metrics = parse(TypeAdapter(gate.Metrics), written, f"rounds/{begun.round_id}/evaluation.json")
     if not metrics.each:
         return MeasuredJF(metrics.jf, None)
-    jf = paired.mean_of(metrics.each)
+    jf = paired.score_of(metrics.each)
     return MeasuredJF(jf.mean, (jf.low, jf.high))

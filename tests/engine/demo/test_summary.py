@@ -14,7 +14,7 @@ from engine.demo.tally import Tally
 from engine.rounds.record import RoundResult
 from engine.stages.work import Work
 from storage import parts
-from storage.records import content_id
+from storage.records import Operation, content_id
 
 BATCH = BatchFigures(
     batch_id="0" * 16,
@@ -72,14 +72,28 @@ def test_a_batch_counts_its_training_videos_only(s, true_release):
         mine = [row for row in renamed if row.video_id == video.video_id]
         for kind in ("candidates", "masklets"):
             parts.write_part(s.blobs, kind=kind, batch_id=first, video_id=video.video_id, rows=mine)
+        painted = Operation(
+            operation_id=content_id("painted", video.video_id, length=32),
+            ticket_id=video.video_id,
+            batch_id=first,
+            video_id=video.video_id,
+            masklet_id="m",
+            person="ann",
+            kind="stroke",
+            frame_idx=0,
+            payload="{}",
+            created_at="2026-01-01T00:00:00+00:00",
+        )
+        parts.write_part(s.blobs, kind="operations", batch_id=first, video_id=video.video_id, rows=[painted])
     parts.commit_batch(s.blobs, s.tables, "masklets", first)
     batches.mark(s.blobs, first, BatchStage.PUBLISHED, {"release": "a-release"})
-    found = summary.of_batch(s, first, Tally(work=Work(watched_frames=120)))
+    found = summary.of_batch(s, first, Tally(work=Work(painted_frames=len(videos))))
     training = {video.video_id for video in videos if video.split == "train"}
     counted = [row for row in renamed if row.video_id in training]
     assert 0 < len(counted) < len(renamed)
     assert (found.videos, found.candidates, found.masklets) == (len(videos), len(counted), len(counted))
     assert found.accepted == sum(row.edited_frame_count == 0 for row in counted)
+    assert found.modelled_s == Work(painted_frames=len(training)).modelled_s > 0
     assert found.clicks == sum(row.click_count for row in counted)
     assert found.published_jf == pytest.approx(100.0)
     assert found.release == "a-release"

@@ -12,7 +12,7 @@ from validation.gate import Metrics
 from validation.paired import MaskletJF
 
 
-def metrics(by_group, videos=4, each=3):
+def metrics(by_group, videos=5, each=3):
     """by_group: J&F by the name of a slice."""
     return Metrics.of(
         [
@@ -30,7 +30,7 @@ def test_each_value_is_a_group_with_its_size_and_the_gap_is_between_the_best_and
         "mask": metrics({"country=A": 0.7, "country=B": 0.8, "country=C": 0.75}),
     }
     found = groups.grouped(measured, "country")
-    assert [(g.value, g.masklets, g.videos) for g in found.groups] == [("A", 12, 4), ("B", 12, 4), ("C", 12, 4)]
+    assert [(g.value, g.masklets, g.videos) for g in found.groups] == [("A", 15, 5), ("B", 15, 5), ("C", 15, 5)]
     assert found.groups[0].jf["1-click"].mean == pytest.approx(0.5)
     assert found.gap == {"1-click": pytest.approx(0.3), "mask": pytest.approx(0.1)}
 
