@@ -131,19 +131,36 @@ class Correction:
         self._work = Work()
 
     def correct(self) -> None:
-        """Corrects the masklet until no frame is wrong.
+        """Corrects the masklet until no frame is wrong, and until a reviewer is satisfied with all of them together.
 
         A blank one begins where the object is well seen and is followed both ways. Otherwise the frames before the
         first wrong one are right, and stay.
         """
         blank = not any(self._candidate.area_px)
         begin = self._well_seen() if blank else self._first_wrong()
-        if begin is None:
-            return
-        self._remember_before(begin)
-        self._follow(self._correct_at(begin, 1), 1)
-        if blank:
-            self._follow(begin, -1)
+        if begin is not None:
+            self._remember_before(begin)
+            self._follow(self._correct_at(begin, 1), 1)
+            if blank:
+                self._follow(begin, -1)
+        self._improve(known=begin is not None)
+
+    def _improve(self, known: bool) -> None:
+        """Corrects the worst frames, each by itself, until the mean is good enough: frames that are right one by one
+        may all be just above what counts as right.
+
+        known: whether the tracker has the masklet in its memory.
+        """
+        while self._policy.margin(self._current, self._target) < 0:
+            shown = [i for i, area in enumerate(self._target.area_px) if area]
+            ious = {i: iou_at(self._current, self._target, i) for i in shown}
+            worst = annotator.worst_frame(ious, done=self._edited)
+            if worst is None:
+                return
+            if not known:
+                self._remember_before(worst)
+                known = True
+            self._correct_at(worst, 1, least=self._policy.accept_mean)
 
     def result(self, ticket: Ticket, checkpoint: Checkpoint) -> Tracked:
         """The corrected masklet. checkpoint: that of the tracker."""
@@ -203,12 +220,16 @@ class Correction:
         self._work += Work(watched_frames=abs(frames[last] - frames[place]))
         return last if wrong else None
 
-    def _correct_at(self, place: int, step: int) -> int:
-        """Corrects a place; returns the place to go on from, which is another one if the object is absent."""
+    def _correct_at(self, place: int, step: int, least: float | None = None) -> int:
+        """Corrects a place; returns the place to go on from, which is another one if the object is absent.
+
+        least: IoU that clicks must exceed, or else the frame is painted. Default: that of a right frame.
+        """
+        least = self._policy.accept_frame if least is None else least
         truth = rle.decode(self._target.rle[place], *self._hw)
         if not truth.any():
             return self._mark_absent(place, step)
-        enough = self._clicking and self._not_enough < _PATIENCE and self._click_at(place, truth)
+        enough = self._clicking and self._not_enough < _PATIENCE and self._click_at(place, truth, least)
         if not enough:
             counts = rle.encode(truth)
             self._put(place, truth, self._tracker.prompt(_OBJECT, Prompt(frame_idx=place, mask_rle=counts)))
@@ -217,7 +238,7 @@ class Correction:
             self._work += Work(painted_frames=1)
         return place
 
-    def _click_at(self, place: int, truth: Mask) -> bool:
+    def _click_at(self, place: int, truth: Mask, least: float) -> bool:
         """Clicks on a place, and takes back clicks that only made the mask worse. Returns whether it is right then."""
         shown = rle.decode(self._current.rle[place], *self._hw)
         answers: list[FrameMasks] = []
@@ -237,7 +258,7 @@ class Correction:
                 break  # very good, because other frames follow from this one; or good, and clicks no longer help
         best = max(range(len(tried)), key=lambda i: tried[i][0])
         iou, prompt, mask = tried[best]
-        enough = iou > self._policy.accept_frame
+        enough = iou > least
         if enough and best < len(tried) - 1:
             self._operations.append(_clicks(self._candidate.frame_idx[place], prompt))
             self._tracker.prompt(_OBJECT, Prompt(frame_idx=place, mask_rle=rle.encode(mask)))
