@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TAKEN_BACK = "it was promoted and taken back since: to train again, choose another seed"
+
 
 def permanent_errors() -> tuple[type[Exception], ...]:
     """Errors of `train` and `evaluate` that a retry cannot fix."""
@@ -244,8 +246,7 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         if decided := result_of(s, round_id):
             if not decided.promoted or not is_withdrawn(s, round_id):
                 return decided
-            reason = "it was promoted and taken back since: to train again, choose another seed"
-            return replace(decided, promoted=False, reasons=(reason, *decided.reasons))
+            return replace(decided, promoted=False, reasons=(TAKEN_BACK, *decided.reasons))
         figures = read(s, round_id, "evaluation")
         if figures is None:
             raise NoSuchRound(f"round {round_id} has not been evaluated")
@@ -268,6 +269,8 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         ):  # itself: an earlier call was interrupted after the promotion
             reason = f"{serving} serves now, and the round was measured against {begun.parent}"
             decision = replace(decision, passed=False, reasons=(reason,))
+        if is_withdrawn(s, round_id):  # an earlier call was killed between the promotion and the decision
+            decision = replace(decision, passed=False, reasons=(TAKEN_BACK, *decision.reasons))
         said = approval_of(s, round_id)
         waits = said is None and decision.passed and serving != round_id and s.settings.rounds.approval == "person"
         if said is not None and decision.passed:

@@ -61,3 +61,15 @@ def test_the_next_round_starts_from_the_checkpoint_that_serves(s, chain, true_re
     assert (begun.parent, begun.number) == (chain[0], 2)
     assert retraining.decide(s, measured(s, begun.round_id)).promoted
     assert s.checkpoint().name == begun.round_id
+
+
+def test_a_round_that_was_taken_back_before_its_decision_was_written_is_not_promoted_again(s, true_release):
+    round_id = measured(s, starting.start(s, true_release.name))
+    assert retraining.decide(s, round_id).promoted
+    s.blobs.delete(f"rounds/{round_id}/decision.json")  # as if it was killed after the promotion
+    base = rollback(s).serving
+    assert starting.due(s) == true_release.name, "the round is found again"
+    for _ in range(2):
+        again = retraining.decide(s, round_id)
+        assert not again.promoted and "taken back" in again.reasons[0] and s.checkpoint().name == base
+    assert record.result_of(s, round_id) == again and starting.due(s) is None
