@@ -25,12 +25,19 @@ if TYPE_CHECKING:
     from model.trainer import TrainingProgress
 
 MEMBER = "engine.rounds.member"
-PROBLEM = "problem.txt"  # why a member stopped, in one line
+# Why a member stopped, in one line. Once one has stopped, the others lose their connection to it and stop too: their
+# reasons must not replace one that a retry cannot fix, so this has a file of its own.
+PROBLEM = "problem.txt"
+PROBLEM_FOR_GOOD = "problem_for_good.txt"
 LOOK_S = 1.0  # between two looks at a training that runs
 
 
 class TrainingFailed(Exception):
     """The processes of a training ended without a checkpoint."""
+
+
+class FailedForGood(TrainingFailed, ValueError):
+    """The processes of a training ended for a reason that a retry cannot fix."""
 
 
 def train_in_processes(
@@ -44,18 +51,32 @@ def train_in_processes(
     """Trains a round by the launcher of the settings, or waits for the training of it that runs on this machine.
 
     folder: the round's, with curve.jsonl.  lock: the round's.  finished: whether the checkpoint is stored.
-    Raises TrainingFailed; ValueError if the launcher cannot be started.
+    Raises TrainingFailed, FailedForGood; ValueError if the launcher cannot be started.
     """
     curve = _Curve(folder / "curve.jsonl", report)
     with _inherited(lock, curve.look) as held:
         if finished():
             return
-        (folder / PROBLEM).unlink(missing_ok=True)
+        for name in (PROBLEM, PROBLEM_FOR_GOOD):
+            (folder / name).unlink(missing_ok=True)
         status = _launched(settings, round_id, folder / "training.log", held, curve.look)
     if not finished():
-        problem = folder / PROBLEM
-        said = problem.read_text() if problem.exists() else f"the launcher ended with status {status}"
-        raise TrainingFailed(f"{said} (see {folder / 'training.log'})")
+        raise _failure(folder, status)
+
+
+def leave_problem(folder: Path, problem: str, *, for_good: bool) -> None:
+    """Leaves the reason of a member that stops, in one line. for_good: a retry cannot fix it."""
+    folder.mkdir(parents=True, exist_ok=True)  # another machine than the caller's may not have it
+    (folder / (PROBLEM_FOR_GOOD if for_good else PROBLEM)).write_text(problem)
+
+
+def _failure(folder: Path, status: int) -> TrainingFailed:
+    """The error for the reason that the members left. status: of the launcher, for members that left none."""
+    kinds: tuple[tuple[str, type[TrainingFailed]], ...] = ((PROBLEM_FOR_GOOD, FailedForGood), (PROBLEM, TrainingFailed))
+    for name, kind in kinds:
+        if (folder / name).exists():
+            return kind(f"{(folder / name).read_text()} (see {folder / 'training.log'})")
+    return TrainingFailed(f"the launcher ended with status {status} (see {folder / 'training.log'})")
 
 
 def _launched(settings: Settings, round_id: str, log: Path, held: int, look: Callable[[], None]) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from engine.rounds import record, retraining
-from engine.rounds.launching import PROBLEM
+from engine.rounds import launching, record, retraining
 from engine.services import connect
 from storage.errors import first_line
 
@@ -18,9 +17,8 @@ def main(round_id: str) -> None:
         try:
             retraining.train_round(s, record.start_of(s, round_id))
         except Exception as error:
-            folder = retraining.folder_of(s, round_id)
-            folder.mkdir(parents=True, exist_ok=True)  # another machine than the caller's may not have it
-            (folder / PROBLEM).write_text(first_line(error))
+            for_good = retraining.is_permanent(error)
+            launching.leave_problem(retraining.folder_of(s, round_id), first_line(error), for_good=for_good)
             raise
 
 

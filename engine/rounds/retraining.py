@@ -43,8 +43,11 @@ from engine.rounds.record import (
 )
 from engine.services import Services
 from storage import releases
+from storage.batch_manifests import ReleaseError
+from storage.blobs.base import BlobDamaged, BlobMissing
 from storage.errors import first_line
-from storage.releases import NoSuchRelease
+from storage.parts import PartError
+from storage.reader import VideoError
 from validation import gate
 
 if TYPE_CHECKING:
@@ -58,11 +61,20 @@ log = logging.getLogger(__name__)
 TAKEN_BACK = "it was promoted and taken back since: to train again, choose another seed"
 
 
+# Of a damaged release or video, and of a model that gives NaN: they come again until a person mends something.
+_DAMAGE = (ReleaseError, PartError, VideoError, BlobMissing, BlobDamaged, FloatingPointError)
+
+
 def permanent_errors() -> tuple[type[Exception], ...]:
-    """Errors of `train` and `evaluate` that a retry cannot fix."""
+    """Errors of `train` and `evaluate` that a retry cannot fix; so are all ValueErrors."""
     from model.checkpoints import NoCheckpoint
 
-    return (NoSuchRelease, NoCheckpoint, NothingToTrainOn, NothingHeldOut, NoSuchRound)
+    return (NoCheckpoint, NothingToTrainOn, NothingHeldOut, NoSuchRound, *_DAMAGE)
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether a retry of `train` or `evaluate` cannot fix this error."""
+    return isinstance(error, (ValueError, *permanent_errors()))
 
 
 def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None] = lambda progress: None) -> str:
@@ -108,7 +120,7 @@ def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
         yield
     except Exception as error:
         trouble.record(s.blobs, trouble.NO_BATCH, "retrain", f"{round_id}: {first_line(error)}")
-        if isinstance(error, (ValueError, *permanent_errors())) and not isinstance(error, NoSuchRound):
+        if is_permanent(error) and not isinstance(error, NoSuchRound):
             note_failure(s, round_id, first_line(error))
         raise
 
@@ -188,7 +200,10 @@ def _evaluate(s: Services, round_id: str) -> None:
 
 
 def _refit_verifier(s: Services, begun: Round) -> None:
-    """Fits the verifier on people's verdicts up to the round's release, and writes its report beside the round."""
+    """Fits the verifier on people's verdicts up to the round's release, and writes its report beside the round.
+
+    The report says why there is no new verifier, if the verdicts are too few or damaged: the round goes on without it.
+    """
     from engine.verifier import keeping
     from engine.verifier.fitting import TooFewVerdicts
 
@@ -196,6 +211,9 @@ def _refit_verifier(s: Services, begun: Round) -> None:
         told = asdict(keeping.refit(s.blobs, begun.release, s.settings.verifier.precision))
     except TooFewVerdicts as error:
         told = {"problem": str(error)}
+    except PartError as error:
+        told = {"problem": str(error)}
+        log.warning("%s goes on without a new verifier: %s", begun.round_id, first_line(error))
     s.blobs.create(f"rounds/{begun.round_id}/verifier.json", json.dumps(told, indent=1).encode())
 
 

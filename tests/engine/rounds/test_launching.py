@@ -13,7 +13,7 @@ import pytest
 
 from engine.files import held
 from engine.rounds import launching, record, retraining, starting
-from engine.rounds.launching import TrainingFailed
+from engine.rounds.launching import FailedForGood, TrainingFailed
 from engine.services import connect
 from engine.settings import RoundSettings, Settings
 
@@ -61,16 +61,27 @@ def test_a_retry_finds_the_processes_of_a_killed_caller_again(settings, s, true_
 def test_the_reason_of_a_failure_reaches_the_caller(settings, s, true_release):
     round_id = starting.start(s, true_release.name)
     s.blobs.delete(f"releases/{true_release.name}/manifest.json")
+    failures = f"rounds/{round_id}/failures/"
     with connect(launched_by(settings, PYTHON)) as chosen:
-        with pytest.raises(TrainingFailed, match=f"{true_release.name}.*training.log"):
+        with pytest.raises(FailedForGood, match=f"{true_release.name}.*training.log"):
             retraining.train(chosen, round_id)
+    assert len(list(s.blobs.keys(failures))) == 1, "a retry cannot help"
     with connect(launched_by(settings, "false")) as chosen:
         with pytest.raises(TrainingFailed, match="the launcher ended with status 1"):
             retraining.train(chosen, round_id)
+    assert len(list(s.blobs.keys(failures))) == 1, "a retry may help"
     with connect(launched_by(settings, "/no/such/launcher")) as chosen:
         with pytest.raises(ValueError, match="rounds.launcher: .*No such file"):
             retraining.train(chosen, round_id)
     assert not held(record.lock_of(s, round_id))
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_members_that_lose_their_connection_do_not_hide_why_the_first_one_stopped(tmp_path, order):
+    for for_good in order:
+        launching.leave_problem(tmp_path, "diverged" if for_good else "connection lost", for_good=for_good)
+    failure = launching._failure(tmp_path, 1)
+    assert isinstance(failure, FailedForGood) and str(failure).startswith("diverged (see")
 
 
 @pytest.mark.server

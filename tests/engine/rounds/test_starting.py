@@ -11,8 +11,13 @@ from engine.ingest import ingest
 from engine.protocols.truth import NothingHeldOut
 from engine.rounds import recipes, record, retraining, starting
 from engine.services import connect
+from engine.verifier import keeping
 from storage import batch_manifests, parts, releases
+from storage.batch_manifests import ReleaseError
+from storage.blobs.base import BlobDamaged, BlobMissing, BlobUnreachable
 from storage.blobs.folder import LocalBlobs
+from storage.parts import PartDamaged
+from storage.reader import FrameUnreadable
 from storage.releases import NoSuchRelease
 from tests.engine.true_releases import measured, only_on, release_of
 
@@ -63,6 +68,34 @@ def test_a_round_that_fails_for_good_holds_up_neither_the_next_release_nor_other
     assert starting.due(s) is None, "the next project is asked"
     larger = release_of(s, "release-0002")
     assert starting.due(s) == larger.name
+
+
+@pytest.mark.parametrize(
+    ("error", "for_good"),
+    [
+        (FloatingPointError("the model gave no numbers"), True),
+        (FrameUnreadable("a held-out video is damaged"), True),
+        (PartDamaged("the sha256 differs"), True),
+        (ReleaseError("its manifest is damaged"), True),
+        (BlobMissing("no such file"), True),
+        (BlobDamaged("not JSON"), True),
+        (BlobUnreachable("the store does not answer"), False),
+        (RuntimeError("out of memory"), False),
+    ],
+)
+def test_an_error_that_a_retry_cannot_fix_counts_as_a_failure(s, monkeypatch, error, for_good):
+    monkeypatch.setattr(retraining, "_evaluate", lambda *_: (_ for _ in ()).throw(error))
+    for _ in range(record.MOST_FAILURES):
+        with pytest.raises(type(error)):
+            retraining.evaluate(s, "round-001-abc")
+    assert record.has_failed(s, "round-001-abc") is for_good
+
+
+def test_a_damaged_part_costs_a_round_its_new_verifier_only(s, true_release, monkeypatch):
+    monkeypatch.setattr(keeping, "refit", lambda *_: (_ for _ in ()).throw(PartDamaged("the sha256 differs")))
+    begun = record.start_of(s, starting.start(s, true_release.name))
+    retraining._refit_verifier(s, begun)
+    assert record.read(s, begun.round_id, "verifier") == {"problem": "the sha256 differs"}
 
 
 def test_the_steps_of_a_round_are_the_callers_or_the_settings_or_follow_from_the_masklets(settings, true_release):
