@@ -3,8 +3,9 @@
 A session is killed as a whole, because what a child started may outlive the child there: the tasks of a dead Airflow
 scheduler run on, and a new scheduler would run them a second time.
 
-A child must not outlive this process, however this process ends. There are two ways:
+A child must not outlive this process, however this process ends. There are three ways:
 - A program of ours runs `end_with_parent`, which watches a pipe from this process.
+- A program of ours that another program starts for us, such as torchrun, runs `end_when_orphaned`.
 - The sessions of any other program are kept in a file by `remember`; the next start ends them with `end_left`.
 
 Knows nothing about what the children do.
@@ -232,6 +233,16 @@ def end_with_parent() -> None:
     """In a child that watches us: waits until standard input closes, then ends this process at once."""
     while os.read(0, 1):
         pass
+    os._exit(1)
+
+
+def end_when_orphaned(parent: int) -> None:
+    """In a child of a program that is not ours: waits until that program is gone, then ends this process at once.
+
+    parent: the id of that program, read as early as possible.
+    """
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
     os._exit(1)
 
 

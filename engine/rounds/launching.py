@@ -1,9 +1,9 @@
 """A round's training in several processes, on one machine or on several: starts them, and finds them again.
 
 The setting `rounds.launcher`, such as `torchrun --standalone --nproc-per-node 8`, is the command that starts the
-processes of `engine.rounds.member`. They outlive a killed caller, and they hold the round's lock: a retry on this
-machine waits for them and starts no others. A caller that is asked to stop (Ctrl-C, SIGTERM) ends them; the next one
-continues from the last saved step. Knows nothing of models.
+processes of `engine.rounds.member`. torchrun and its processes outlive a killed caller, and torchrun holds the round's
+lock: a retry on this machine waits for them and starts no others. A caller that is asked to stop (Ctrl-C, SIGTERM) ends
+them, and they end when torchrun is killed; the next caller continues from the last saved step. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.processes.children import Child, environment_without
+from engine.processes.children import Child, environment_without, terminate
 from engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ MEMBER = "engine.rounds.member"
 PROBLEM = "problem.txt"
 PROBLEM_FOR_GOOD = "problem_for_good.txt"
 LOOK_S = 1.0  # between two looks at a training that runs
+END_S = 40.0  # for a launcher that is asked to end: torchrun waits for its processes for 30 s, then kills them
 
 
 class TrainingFailed(Exception):
@@ -80,7 +81,7 @@ def _failure(folder: Path, status: int) -> TrainingFailed:
 
 
 def _launched(settings: Settings, round_id: str, log: Path, held: int, look: Callable[[], None]) -> int:
-    """The exit status of the launcher. It is killed with all that it started if this process is asked to stop."""
+    """The exit status of the launcher. It ends with all that it started if this process is asked to stop."""
     assert settings.rounds.launcher is not None
     command = [*shlex.split(settings.rounds.launcher), "-m", MEMBER, round_id]
     environment = environment_without("MASKLETS_") | settings.environment()
@@ -94,7 +95,10 @@ def _launched(settings: Settings, round_id: str, log: Path, held: int, look: Cal
             look()
         return status
     except BaseException:
-        child.kill()
+        try:
+            terminate([child], END_S)  # torchrun alone can end its processes: they are not in its session
+        finally:
+            child.kill()
         raise
 
 

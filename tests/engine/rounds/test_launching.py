@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import psutil
 import pytest
@@ -19,7 +19,29 @@ from engine.settings import RoundSettings, Settings
 
 PYTHON = sys.executable  # as a launcher, it starts one process
 TORCHRUN = f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node 2"
+TRAINS_FOR_EVER = """
+import sys, time
+from engine.rounds import member, record
+record.start_of = lambda *_: (print("it trains", flush=True), time.sleep(1000))
+member.main(sys.argv[-1])
+"""
+LIKE_TORCHRUN = f"""
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+member = subprocess.Popen([sys.executable, "-c", {TRAINS_FOR_EVER!r}, *sys.argv], start_new_session=True)
+try:
+    member.wait()
+finally:
+    member.terminate()
+    member.wait()
+"""
 PROGRESS = {"stage": "clips", "step": 1, "steps": 2, "losses": {}, "lr": 0.1, "seconds": 1.0}
+
+
+def runs(process):
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def launched_by(settings, launcher):
@@ -99,3 +121,35 @@ def test_a_caller_that_is_asked_to_stop_sees_the_progress_and_ends_the_processes
     with pytest.raises(KeyboardInterrupt):
         launching.train_in_processes(settings, "round-001-abc", tmp_path, lock, lambda: False, stop)
     assert not held(lock)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("stopped", [True, False], ids=["the caller is asked to stop", "the launcher is killed"])
+def test_a_process_in_a_session_of_its_own_ends_with_its_launcher(tmp_path, stopped):
+    (tmp_path / "launcher.py").write_text(LIKE_TORCHRUN)
+    settings = Settings(home=tmp_path, rounds=RoundSettings(launcher=f"{PYTHON} {tmp_path / 'launcher.py'}"))
+    log, members = tmp_path / "training.log", []
+
+    def look():
+        if not members and "it trains" in log.read_text():
+            launcher = next(p for p in psutil.Process().children() if launching.MEMBER in p.cmdline())
+            members.extend(launcher.children())
+            if stopped:
+                raise KeyboardInterrupt
+            launcher.kill()
+
+    try:
+        with (
+            launching._inherited(tmp_path / "lock", look) as held,
+            pytest.raises(KeyboardInterrupt) if stopped else nullcontext(),
+        ):
+            launching._launched(settings, "round-001-abc", log, held, look)
+        assert len(members) == 1 and not (stopped and runs(members[0])), "the launcher ended it"
+        deadline = time.monotonic() + 60
+        while runs(members[0]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        for process in members:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
