@@ -60,7 +60,6 @@ log = logging.getLogger(__name__)
 
 TAKEN_BACK = "it was promoted and taken back since: to train again, choose another seed"
 
-
 # Of a damaged release or video, and of a model that gives NaN: they come again until a person mends something.
 _DAMAGE = (ReleaseError, PartError, VideoError, BlobMissing, BlobDamaged, FloatingPointError)
 
