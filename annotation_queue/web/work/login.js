@@ -18,8 +18,11 @@ function say(error) {
 /** @param {(me: Me) => Promise<void>} onlogin  somebody has logged in by password */
 export function listenForLogins(onlogin) {
   const [name, password] = [$("login-name", HTMLInputElement), $("login-password", HTMLInputElement)];
+  let isBusy = false; // a log-in is under way, until the page has begun for that person
   $("login-form").addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (isBusy) return; // the second click of a double click
+    isBusy = true;
     $("login-error").textContent = "";
     try {
       const me = await api.logIn(name.value.trim(), password.value);
@@ -28,6 +31,8 @@ export function listenForLogins(onlogin) {
       await onlogin(me);
     } catch (error) {
       say(error);
+    } finally {
+      isBusy = false;
     }
   });
   $("login-elsewhere").addEventListener("click", async () => {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tests.annotation_queue.browsing import FRAMES
+from tests.annotation_queue.synthetic_queue import PASSWORD, verify_tickets
+
 
 def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page, tickets):
     page = open_page()
@@ -11,6 +14,30 @@ def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page
     page.shows("message")
     page.tab.click("#log-out")
     page.shows("login")
+
+
+def test_a_double_click_logs_in_once(open_page, tickets):
+    """A second log-in would begin the work anew, and give the ticket on screen back."""
+    tickets.open_batch("b", verify_tickets(2, FRAMES))
+    page = open_page()
+    page.shows("login")
+    asked = []
+
+    def hold(route):
+        asked.append(route) if route.request.method == "POST" else route.continue_()
+
+    page.tab.route("**/api/login", hold)
+    page.tab.fill("#login-name", "vera")
+    page.tab.fill("#login-password", PASSWORD)
+    page.tab.dblclick("#login-form [type=submit]")
+    page.until(lambda: asked)
+    page.press("Enter")  # the button has the focus
+    for route in asked:
+        route.continue_()
+    page.paused_at_start()
+    page.ahead()
+    assert len(asked) == 1
+    assert tickets.ticket(page.ticket()).leased_by == "vera"
 
 
 def test_a_failed_log_out_is_shown(verifying, tickets):
