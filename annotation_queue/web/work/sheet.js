@@ -91,7 +91,7 @@ async function fill() {
         continue;
       }
       if (isDry || session.aside.length >= MOST_ASIDE) break;
-      const next = await takeNew({ kinds: ["verify"] });
+      const next = await takeNew({ ...session.wanted(), kinds: ["verify"] });
       if (next === null) isDry = true;
       else session.setAside([...session.aside, next]);
       next?.frames.rest();

@@ -48,6 +48,29 @@ def test_after_the_last_ticket_of_the_chosen_project_nothing_of_another_comes(op
     assert {t.project for t in tickets.find(limit=50) if t.finished_by == "vera"} == {"dogs"}
 
 
+def test_the_sheet_keeps_to_the_chosen_project_and_offers_no_choice(open_page, tickets, members):
+    """Another choice would give all tickets of the sheet back, and they would stay on screen."""
+    members |= {"cats": frozenset({"vera"}), "dogs": frozenset({"vera"})}
+    for name in members:
+        tickets.open_batch(f"b-{name}", verify_tickets(3, 40, prefix=name), project=name)  # short ones are calm
+    page = open_page()
+    page.log_in()
+    page.paused_at_start()
+    page.tab.select_option("#projects", "dogs")
+    page.until(lambda: page.text("#project") == "dogs")
+    assert page.ahead() == "dogs-0001"
+    claims = []
+    page.tab.on("request", lambda request: claims.append(request) if request.url.endswith("/claim") else None)
+    page.press("Shift+S")
+    page.shows("sheet")
+    page.until(lambda: len(claims) >= 2)  # for the third ticket, and for one more
+    assert {claim.post_data_json.get("project") for claim in claims} == {"dogs"}
+    assert page.tab.is_hidden("#projects")
+    page.press("Escape")
+    page.shows("work")
+    assert page.tab.is_visible("#projects")
+
+
 def test_a_person_of_one_project_has_no_choice(open_page, opened):
     page = open_page()
     page.log_in("victor")
