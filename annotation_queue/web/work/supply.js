@@ -53,7 +53,9 @@ export async function prepare(ticket, claim, { readOnly = false } = {}) {
   const corrects = ticket.kind !== "verify";
   const version = /** @type {Rules} */ (JSON.parse(ticket.payload)).ontology;
   const { live } = session.person;
-  const queued = outbox.of(id); // read before the requests below: an item sent between the two reads would be missing in both
+  // without what was done under an earlier lease: the queue keeps that beside the ticket, where it does not count
+  const unsent = () => outbox.of(id).filter(({ token }) => token === ticket.lease_token);
+  const queued = unsent(); // read before the requests below: an item sent between the two reads would be missing in both
   const [info, masklet, before, versions, ontology] = await Promise.all([
     untilAnswered(() => api.video(ticket.video_id)),
     ticket.masklet_id ? untilAnswered(() => api.masklet(id)) : null,
@@ -71,7 +73,7 @@ export async function prepare(ticket, claim, { readOnly = false } = {}) {
     if (held.isCorrection) fetchEarlier(held);
     // leads are told of everybody's operations; a verifier's label is their own
     const own = readOnly ? before : before.filter(({ person }) => person === session.person.name);
-    const done = [...own, ...queued, ...outbox.of(id)].flatMap((each) => ("what" in each ? operationOf(each) : each));
+    const done = [...own, ...queued, ...unsent()].flatMap((each) => ("what" in each ? operationOf(each) : each));
     for (const each of done) if (LABELS.includes(each.kind)) held.labelling?.add({ ...each, payload: JSON.parse(each.payload) });
     return held;
   }
@@ -81,13 +83,13 @@ export async function prepare(ticket, claim, { readOnly = false } = {}) {
     const payload = JSON.parse(operation.payload);
     if (!["submit", "unsubmit", "verdict"].includes(operation.kind) || payload.masks) draft.add({ ...operation, payload });
   }
-  for (const body of [...queued, ...outbox.of(id)].flatMap(operationOf)) {
+  for (const body of [...queued, ...unsent()].flatMap(operationOf)) {
     draft.add({ ...body, payload: JSON.parse(body.payload) });
   }
   held.redraw();
   if (readOnly) return held;
   if (live) api.warm(id, ticket.lease_token, held.timeline.frames[held.firstPresent]).catch(() => {}); // saves time only
-  const sent = new Set(outbox.of(id).map(({ body }) => (body && "operation_id" in body ? body.operation_id : "")));
+  const sent = new Set(unsent().map(({ body }) => (body && "operation_id" in body ? body.operation_id : "")));
   for (const operation of [...draft.waiting(), ...draft.stopping()]) {
     // the answer got lost with a tab or a server: ask the model again
     if (!sent.has(operation.operation_id)) sendOperation(held, operation);

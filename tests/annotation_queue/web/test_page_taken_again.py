@@ -1,0 +1,56 @@
+"""The page in a real browser when a person takes a ticket again: after its lease was lost, or after they left it."""
+
+from __future__ import annotations
+
+from tests.annotation_queue.annotators import LEA
+from tests.annotation_queue.browsing import draft, is_disc
+from tests.annotation_queue.synthetic_queue import centre
+
+# Of the ticket on screen: its frames with their masks, and the frames that are locked.
+SHOWN = """
+import("/web/shared/session.js").then(({ session }) => {
+  const { masks, locked } = session.current.draft;
+  return [[...masks].map(([i, m]) => [i, m.rle]), [...locked]];
+})
+"""
+# Whether each change that the queue does not have is on disk.
+STORED = """
+import("/web/work/sending.js").then(({ outbox }) => outbox.pending().map(({ stored }) => stored === true))
+"""
+
+
+def shows_what_counts(page, tickets):
+    """Whether the draft on the page is the one that the server would submit."""
+    masks, locked = page.tab.evaluate(SHOWN)
+    counts = draft(tickets)
+    return dict(masks) == {i: m.rle.decode() for i, m in counts.masks.items()} and set(locked) == counts.locked
+
+
+def test_what_waited_under_a_lost_lease_is_not_shown_under_the_next_one(correcting, open_page, tickets):
+    """The queue keeps it beside the ticket. A click that had arrived before counts, and is answered."""
+    page = correcting(8)
+    open_page.model.answers_clicks.clear()
+    page.point(*centre(8))
+    page.until(lambda: [o.kind for o in tickets.operations("track-1")] == ["prompt"])
+    page.press("ArrowRight")
+    page.at(12)
+    page.press("f")  # it is sent after the click
+    page.until(lambda: page.tab.evaluate(STORED) == [True])
+    first = tickets.ticket("track-1").lease_token
+    tickets.end_lease("track-1", first, by=LEA)
+    late = []
+
+    def hold(route):
+        late.append(route) if route.request.post_data_json["token"] == first else route.continue_()
+
+    page.tab.route("**/refine", hold)
+    page.tab.reload()
+    page.correcting(8)
+    page.until(lambda: late)
+    assert tickets.ticket("track-1").lease_token > first and shows_what_counts(page, tickets)
+    open_page.model.answers_clicks.set()
+    late[0].continue_()
+    page.settled()
+    page.until(lambda: is_disc(draft(tickets).masks, 8))
+    assert shows_what_counts(page, tickets)
+    assert [o.kind for o in tickets.operations("track-1", branch=True)] == ["lock"]
