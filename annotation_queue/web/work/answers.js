@@ -7,7 +7,7 @@ import * as api from "../shared/api.js";
 import * as keys from "../shared/keys.js";
 import { lacksLabel } from "./labels.js";
 import { fail } from "./login.js";
-import { flash, message, notice } from "./messages.js";
+import { flash, message, notice, shownView } from "./messages.js";
 import { desk } from "./screen.js";
 import { outbox, untilAnswered } from "./sending.js";
 import { session } from "../shared/session.js";
@@ -176,7 +176,7 @@ async function takeAgain(left) {
   try {
     await outbox.empty(ticket_id); // the queue must have got it back before
     const again = await takeNew({ ticket_id });
-    if (again) return showInstead(again);
+    if (again) return showAgain(again);
     if (session.current === null) await takeNext();
     notice("Another person has that ticket now.");
   } catch (error) {
@@ -185,6 +185,14 @@ async function takeAgain(left) {
   } finally {
     takingBack = false;
   }
+}
+
+/** @param {HeldTicket} again  comes on screen, or after what the person has turned to since they asked for it */
+function showAgain(again) {
+  if (session.current === null && shownView() !== "sheet") return showInstead(again);
+  session.setAside([again, ...session.aside]);
+  session.keepClaims();
+  notice("You have the ticket again that you had left. It comes later.", { over: true });
 }
 
 /** Switch between verifying and correcting. All tickets that this person holds go back to the queue. */

@@ -154,10 +154,10 @@ export async function takeNext() {
   let refusal = null;
   if (held === null || held.lost) {
     // tickets may have come since
-    held = await takeNew(session.wanted()).catch((error) => {
+    held = session.takeAside() ?? (await takeNew(session.wanted()).catch((error) => {
       refusal = error;
       return null;
-    });
+    }));
   }
   clearTimeout(slow);
   if (ahead !== session.ahead) return held && giveBackUnseen(held);
@@ -196,6 +196,8 @@ export function giveBack(held) {
     submit(held, { verdict: "reject", reasons: ["other"] });
   } else {
     const { ticket_id: ticketId, lease_token: token } = held.ticket;
+    // the ticket goes back at once: the model is asked again for the next person
+    held.cancel(held.draft?.waiting().map(({ operation_id }) => operation_id) ?? []);
     // through the outbox, so that it comes after the operations
     outbox.add({ person: session.person.name, ticketId, token, what: "release", body: null });
   }

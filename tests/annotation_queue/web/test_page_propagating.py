@@ -275,6 +275,19 @@ def test_a_reload_goes_on_behind_what_came(correcting, gate, tickets):
     assert gate.computed == list(range(12, FRAMES, STRIDE)), "no frame was computed twice"
 
 
+def test_a_ticket_that_is_left_goes_back_at_once_and_its_propagation_goes_on_later(correcting, gate, tickets):
+    page = correcting(8)
+    propagating(page, gate, 5)
+    page.press("Shift+R")
+    page.says("back in the queue")
+    page.until(lambda: tickets.ticket("track-1").state is State.OPEN)
+    page.press("Backspace")
+    came(page, 5)  # they are there, and it goes on behind them
+    gate.let(100)
+    page.settled()
+    assert gate.computed == list(range(12, FRAMES, STRIDE)), "no frame was computed twice"
+
+
 # The frames whose masks have reached the page from now on.
 HEAR = """
 import("/web/shared/session.js").then(({ session }) => {

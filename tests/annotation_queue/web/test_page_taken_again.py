@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.annotation_queue.annotators import LEA
-from tests.annotation_queue.browsing import draft, is_disc
-from tests.annotation_queue.synthetic_queue import centre
+from tests.annotation_queue.browsing import FRAMES, draft, is_disc
+from tests.annotation_queue.synthetic_queue import centre, track_ticket
 
 # Of the ticket on screen: its frames with their masks, and the frames that are locked.
 SHOWN = """
@@ -54,3 +54,25 @@ def test_what_waited_under_a_lost_lease_is_not_shown_under_the_next_one(correcti
     page.until(lambda: is_disc(draft(tickets).masks, 8))
     assert shows_what_counts(page, tickets)
     assert [o.kind for o in tickets.operations("track-1", branch=True)] == ["lock"]
+
+
+def test_a_left_ticket_that_comes_again_late_waits_behind_the_one_on_screen(open_page, tickets):
+    tickets.open_batch("b", [track_ticket(f"track-{n}", frame_count=FRAMES) for n in (1, 2)])
+    page = open_page()
+    releases = []
+    page.tab.route("**/release", lambda route: releases.append(route), times=1)
+    page.log_in("ann")
+    page.correcting()
+    page.press("Shift+R")
+    page.until(lambda: releases)
+    page.press("Backspace")  # it can be taken again only once the queue has got it back
+    page.press("Enter")
+    page.until(lambda: page.ticket() == "track-2")
+    assert page.ahead() is None
+    releases[0].continue_()
+    page.until(lambda: "You have the ticket again" in page.text("#notice"))
+    assert page.ticket() == "track-2" and tickets.ticket("track-1").leased_by == "ann"
+    page.press("Shift+R")
+    page.says("back in the queue")
+    page.press("Enter")
+    page.until(lambda: page.ticket() == "track-1")
