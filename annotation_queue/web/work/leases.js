@@ -12,6 +12,9 @@ import { askAgain, takeNew, takeNext } from "./supply.js";
 
 /** @type {number | undefined} */
 let timer = undefined;
+let views = 0; // how often the page has begun to show something else
+
+session.on("view", () => views++);
 
 /** @param {HeldTicket | null | undefined} held */
 export async function renew(held) {
@@ -90,17 +93,24 @@ presence.on("leave", () => {
 presence.on("return", async () => {
   if (!session.me || shownView() === "login") return;
   hideNotice();
-  const { current: held, aside } = session;
-  for (const each of held ? [session.ahead?.held, ...session.sheet] : session.waiting) renew(each);
+  const { current: held, aside, ahead } = session;
+  for (const each of held ? [ahead?.held, ...session.sheet] : session.waiting) renew(each);
   if (held === null) return askAgain();
   const at = player.position;
   held.pause();
   session.leave(); // nothing can be done in it before the queue says who has the ticket
   desk.show(null);
   message({ glyph: "…", title: "One moment", text: "Taking the ticket up again." });
-  const [again, ...others] = await Promise.all([held, ...aside].map(takeUp));
+  const before = [held, ...aside];
+  const shown = views;
+  const [again, ...others] = await Promise.all(before.map(takeUp));
   if (shownView() === "login") return;
-  if (session.aside === aside) session.setAside(others.filter((other) => other !== null));
+  const turned = views !== shown || session.ahead !== ahead; // the person has turned to something else meanwhile
+  const inUse = [session.current, session.ahead?.held];
+  const later = [...(turned ? [again] : []), ...others].filter((each) => each !== null)
+    .filter((each) => !each.finished && !inUse.includes(each));
+  session.setAside([...later, ...session.aside.filter((each) => !before.includes(each))]);
+  if (turned) return session.keepClaims();
   if (again === null) return leaseLost(held, "Nobody was at this page for a while, and its lease ran out.");
   session.show(again);
   player.play(false);

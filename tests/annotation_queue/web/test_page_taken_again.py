@@ -17,6 +17,9 @@ import("/web/shared/session.js").then(({ session }) => {
 STORED = """
 import("/web/work/sending.js").then(({ outbox }) => outbox.pending().map(({ stored }) => stored === true))
 """
+ASIDE = """
+import("/web/shared/session.js").then(({ session }) => session.aside.map(({ ticket }) => ticket.ticket_id))
+"""
 
 
 def shows_what_counts(page, tickets):
@@ -76,3 +79,25 @@ def test_a_left_ticket_that_comes_again_late_waits_behind_the_one_on_screen(open
     page.says("back in the queue")
     page.press("Enter")
     page.until(lambda: page.ticket() == "track-1")
+
+
+def test_a_ticket_taken_again_after_a_pause_waits_behind_what_was_opened_meanwhile(open_page, tickets):
+    tickets.open_batch("b", [track_ticket(f"track-{n}", frame_count=FRAMES) for n in (1, 2)])
+    page = open_page()
+    page.tab.clock.install()
+    page.tab.reload()  # so that every timer of the page is of this clock
+    page.log_in("ann")
+    page.correcting()
+    assert page.ahead() == "track-2"
+    page.tab.clock.fast_forward(601_000)
+    page.until(lambda: "Nobody has touched this page" in page.text("#notice"))
+    beats = []
+    page.tab.route("**/track-1/heartbeat", lambda route: beats.append(route), times=1)
+    page.press("x")  # only shows that somebody is here
+    page.until(lambda: beats)
+    page.tab.evaluate("location.hash = '#ticket=track-2'")
+    page.until(lambda: page.ticket() == "track-2")
+    beats[0].continue_()
+    page.until(lambda: page.tab.evaluate(ASIDE) == ["track-1"])
+    assert page.ticket() == "track-2"
+    assert {t.leased_by for t in tickets.find()} == {"ann"}
