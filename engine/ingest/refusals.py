@@ -30,17 +30,27 @@ def commit(s: Services, refused: Sequence[Quarantined]) -> int:
         return 0
     if not s.blobs.exists(_COMPLETE):
         _mark_earlier(s)
-    for batch_id in sorted(set(_batches(s.blobs, refused)) - {""}):
-        if s.tables.batch("quarantine", batch_id) is None:
-            _finish(s, batch_id)
-    held = _batches(s.blobs, refused)
-    new = [row for row, batch_id in zip(refused, held, strict=True) if not batch_id]
-    if new:
-        batch_id = content_id("quarantine", *sorted(f"{q.subject} {q.reason} {q.detail}" for q in new))
-        rows = [replace(row, batch_id=batch_id) for row in new]
-        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
-        return _finish(s, batch_id)
-    return 0
+    new = [row for row, batch_id in zip(refused, _held(s, refused), strict=True) if not batch_id]
+    if not new:
+        return 0
+    batch_id = content_id("quarantine", *sorted(f"{q.subject} {q.reason} {q.detail}" for q in new))
+    rows = [replace(row, batch_id=batch_id) for row in new]
+    parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="ingest", rows=rows)
+    count = _finish(s, batch_id)
+    if count < len(new):  # another process marked the others meanwhile, and may have died before its commit
+        _held(s, new)
+    return count
+
+
+def _held(s: Services, refused: Sequence[Quarantined]) -> list[str]:
+    """The batch that holds each refusal, "" for a new one. Commits those that their process has not committed."""
+    committed = {""}
+    while others := set(held := _batches(s.blobs, refused)) - committed:
+        for batch_id in sorted(others):
+            if s.tables.batch("quarantine", batch_id) is None:
+                _finish(s, batch_id)
+        committed |= others
+    return held
 
 
 def _finish(s: Services, batch_id: str) -> int:

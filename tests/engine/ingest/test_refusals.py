@@ -79,3 +79,23 @@ def test_a_commit_that_is_killed_at_any_write_loses_and_doubles_no_refusal(s, mo
         number += 1
     assert sorted(subjects(s)) == sorted(f"/in/{n}.mp4" for n in wanted)
     assert number > 6, "a part, its marker, two marks, and three files of the table"
+
+
+def test_a_refusal_that_another_process_marked_before_it_died_is_committed(s, monkeypatch):
+    """Both met the file, and the one whose mark came first never commits: the other one does it."""
+    real = parts.write_part
+
+    def killed(*arguments, **named):
+        raise Killed
+
+    def meanwhile(*arguments, **named):
+        monkeypatch.setattr(parts, "write_part", real)
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, "commit_batch", killed)
+            with pytest.raises(Killed):
+                refusals.commit(s, refused(1, 2))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(parts, "write_part", meanwhile)
+    assert refusals.commit(s, refused(1, 3)) == 1
+    assert sorted(subjects(s)) == ["/in/1.mp4", "/in/2.mp4", "/in/3.mp4"]
