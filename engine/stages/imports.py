@@ -28,6 +28,7 @@ from storage.errors import first_line
 from storage.formats.imported import AnnotationError
 from storage.records import Masklet, Quarantined, Refusal, Video
 
+STAGE = "import"  # its name in the records of trouble and of quarantine
 MOST_SHOWN = 100  # differences that a report lists
 
 
@@ -63,7 +64,7 @@ def import_folder(
 
     reader_of: opens the annotations of a folder in one format. review: the masklets are candidates, which people judge
     like those of a model; otherwise they are accepted and published. project: that the batch belongs to.
-    Raises NothingAnnotated, NoSuchProject.
+    Raises NothingAnnotated, NoSuchProject, OSError.
     """
     folder = Path(os.path.abspath(folder))  # as ingest writes its addresses
     reader = reader_of(folder)
@@ -79,7 +80,7 @@ def import_folder(
     for batch_id, addresses in sorted(s.tables.addresses(_below(folder)).items()):
         proposed = batches.facts(s.blobs, batch_id, BatchStage.PROPOSED)
         if proposed is None and (members := _to_fill(s, batch_id, addresses)):
-            with trouble.recorded(s.blobs, batch_id, "import"):
+            with trouble.recorded(s.blobs, batch_id, STAGE):
                 number, bad, other = _fill(s, folder, reader, batch_id, members, review)
             differing += other
             videos, count, refused = videos + len(members) - bad, count + number, refused + bad
@@ -136,33 +137,43 @@ def _fill(
     Returns its masklets, its quarantined videos, and where stated figures differ from those of the masks.
 
     review: marks it as proposed instead, so that the next stage opens its tickets.
-    An annotation that became bad or was removed after the video was admitted quarantines the video.
+    An annotation that became bad or was removed after the video was admitted quarantines the video. Its record comes
+    before its empty part, and after the parts of the others: if a run is killed here, the next one decides the same.
+    Raises OSError if an annotation cannot be read now: run the import again.
     """
-    number, refused, differing = 0, [], list[str]()
+    kind, number, differing = "candidates" if review else "masklets", 0, list[str]()
+
+    def write(video: Video, rows: list[Masklet]) -> int:
+        if not review:
+            parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=[])
+        return parts.write_part(s.blobs, kind=kind, batch_id=batch_id, video_id=video.video_id, rows=rows).rows
+
+    refused = {row.subject: row for row in parts.rows(s.blobs, "quarantine", batch_id, [STAGE])}
     for video in members:
+        if video.source_uri in refused:
+            continue
         try:
             rows, other = _rows(s, folder, reader, video)
-            differing += other
         except AnnotationError as error:
-            rows = []
-            refused.append(
-                Quarantined(
-                    stage="import",
-                    subject=video.source_uri,
-                    reason=Refusal.FAILED.value,
-                    detail=" ".join(str(error).split()),
-                    batch_id=batch_id,
-                )
+            if (before := parts.marker(s.blobs, kind, batch_id, video.video_id)) is not None:
+                number += before.rows  # it was good when a killed run read it
+                continue
+            refused[video.source_uri] = Quarantined(
+                stage=STAGE,
+                subject=video.source_uri,
+                reason=Refusal.FAILED.value,
+                detail=" ".join(str(error).split()),
+                batch_id=batch_id,
             )
-        if review:
-            rows = [replace(row, verdict=None) for row in rows]
-            parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video.video_id, rows=rows)
-        else:
-            parts.write_part(s.blobs, kind="masklets", batch_id=batch_id, video_id=video.video_id, rows=rows)
-            parts.write_part(s.blobs, kind="operations", batch_id=batch_id, video_id=video.video_id, rows=[])
-        number += len(rows)
+            continue
+        number += write(video, [replace(row, verdict=None) for row in rows] if review else rows)
+        differing += other
     if refused:
-        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id="import", rows=refused)
+        records = list(refused.values())
+        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=STAGE, rows=records)
+        for video in members:
+            if video.source_uri in refused:
+                write(video, [])
     if review:
         batches.mark(s.blobs, batch_id, BatchStage.PROPOSED, {"imported": str(folder), "candidates": number})
         return number, len(refused), differing
@@ -176,20 +187,27 @@ def _fill(
 def _rows(s: Services, folder: Path, reader: Reader, video: Video) -> tuple[list[Masklet], list[str]]:
     """The masklets of a video, and where its annotation states other figures than their masks have.
 
-    Raises AnnotationError, also if it has no annotation any more.
+    Raises AnnotationError, also if it has no annotation any more; OSError if its files cannot be read now.
     """
     notes = _notes(folder, reader, video.source_uri)
     if not notes:
-        raise AnnotationError(f"{video.source_uri}: its annotation was removed")
+        raise _removed(video)
     times = admitted.source_times(s.blobs, video.video_id)
     try:
         note = reader.open(
             _key(folder, video.source_uri), lambda: {name: (folder / name).read_bytes() for name in notes}
         )
-    except OSError as error:
-        raise AnnotationError(f"{video.source_uri}: its annotation cannot be read ({error.strerror})") from None
+    except FileNotFoundError:
+        raise _removed(video) from None
     rows = note.masklets(video, times, video.batch_id)
     return [replace(row, split=video.split) for row in rows], note.differences(rows)
+
+
+def _removed(video: Video) -> AnnotationError:
+    """The error of a video without annotation. Raises OSError if the video is gone too: the folder may come back."""
+    if not Path(video.source_uri).exists():
+        raise FileNotFoundError(f"{video.source_uri}: neither the video nor its annotation is there; is it mounted?")
+    return AnnotationError(f"{video.source_uri}: its annotation was removed")
 
 
 def _notes(folder: Path, reader: Reader, address: str) -> tuple[str, ...]:

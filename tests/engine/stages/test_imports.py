@@ -1,7 +1,9 @@
 """Importing an SA-V folder: what is taken, what is refused, and what a kill leaves."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -214,6 +216,62 @@ def test_an_annotation_that_is_lost_after_admission_does_not_block_its_batch(s, 
     (record,) = s.tables.quarantine()
     assert (record.stage, record.subject.rsplit("/", 1)[-1]) == ("import", "one.mp4")
     assert {s.video(m.video_id).source_uri.rsplit("/", 1)[-1] for m in s.tables.masklets()} == {"two.mp4"}
+
+
+@pytest.mark.parametrize("trouble_is", ["not readable", "not mounted"])
+def test_an_annotation_that_cannot_be_read_for_a_while_is_imported_by_the_next_run(s, folder, monkeypatch, trouble_is):
+    real, read, away = ingest.admit, Path.read_bytes, folder.with_name("away")
+
+    def unreadable(path):
+        if path.name == "one_manual.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    def admit(*arguments, **named):
+        report = real(*arguments, **named)
+        if trouble_is == "not readable":
+            monkeypatch.setattr(Path, "read_bytes", unreadable)
+        else:
+            folder.rename(away)
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "admit", admit)
+        with pytest.raises(OSError, match=r"one_manual\.json|is it mounted"):
+            imports.import_folder(s, folder)
+    monkeypatch.setattr(Path, "read_bytes", read)
+    if away.exists():
+        away.rename(folder)
+    report = imports.import_folder(s, folder)
+    assert (report.videos, report.quarantined) == (1, 0) and report.masklets == len(s.tables.masklets()) > 0
+
+
+def test_an_import_that_is_killed_after_a_bad_annotation_decides_the_same_when_it_runs_again(s, folder, monkeypatch):
+    real, mark, note = ingest.admit, batches.mark, folder / "sav_000" / "one_manual.json"
+    good = note.read_text()
+
+    class Killed(BaseException):
+        pass
+
+    def admit(*arguments, **named):
+        report = real(*arguments, **named)
+        note.write_text("[]")
+        return report
+
+    def killed(blobs, batch_id, name, facts):
+        if name is BatchStage.COLLECTED:
+            raise Killed
+        return mark(blobs, batch_id, name, facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "admit", admit)
+        patch.setattr(batches, "mark", killed)
+        with pytest.raises(Killed):
+            imports.import_folder(s, folder)
+    note.write_text(good)
+    report = imports.import_folder(s, folder)
+    assert (report.videos, report.masklets, report.quarantined) == (0, 0, 1) and len(s.tables.masklets()) == 0
+    assert [row.stage for row in s.tables.quarantine()] == ["import"]
 
 
 def test_masks_that_are_not_on_every_fourth_frame_at_24_fps_are_refused_with_their_rate(s, tmp_path):
