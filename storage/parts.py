@@ -95,25 +95,14 @@ def write_part(blobs: Blobs, *, kind: str, batch_id: str, video_id: str, rows: S
             raise ValueError(f"a row of video {row.video_id!r} in a part of video {video_id!r}")
     if (first := marker(blobs, kind, batch_id, video_id)) is not None:
         return first
-    data = arrow.to_parquet(record, rows)
-    ours = Marker(
-        kind=kind,
-        batch_id=batch_id,
-        video_id=video_id,
-        key=_part_key(kind, batch_id, video_id, data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        rows=len(rows),
-        schema=content_id(str(arrow.schema(record))),
-        size=len(data),
-    )
+    ours, data = _part(kind, batch_id, video_id, rows)
     made = blobs.create(ours.key, data)
-    text = json.dumps(dataclasses.asdict(ours), indent=1, sort_keys=True)
-    if blobs.create(_marker_key(kind, batch_id, video_id), text.encode()):
+    if blobs.create(_marker_key(kind, batch_id, video_id), _text(ours)):
         if not made:  # a killed writer left it long ago, and a sweep may have removed it meanwhile
             blobs.create(ours.key, data)
         return ours
     winner = marker(blobs, kind, batch_id, video_id)
-    assert winner is not None  # a withdrawal replaces a marker, and nothing deletes one
+    assert winner is not None  # a marker may be replaced, and nothing deletes one
     return winner
 
 
@@ -167,21 +156,41 @@ def empty(blobs: Blobs, kind: str, batch_id: str, video_id: str) -> None:
     """Replace a marker by one of no rows: its part was erased with a withdrawn video. Does nothing without a marker."""
     if marker(blobs, kind, batch_id, video_id) is None:
         return
+    _replace(blobs, *_part(kind, batch_id, video_id, []))
+
+
+def rewrite(blobs: Blobs, *, kind: str, batch_id: str, video_id: str, rows: Sequence[arrow.Record]) -> None:
+    """`write_part`, but a marker of other rows is replaced. For a part that is not committed and has one writer."""
+    ours, data = _part(kind, batch_id, video_id, rows)
+    if write_part(blobs, kind=kind, batch_id=batch_id, video_id=video_id, rows=rows).sha256 != ours.sha256:
+        _replace(blobs, ours, data)
+
+
+def _replace(blobs: Blobs, ours: Marker, data: bytes) -> None:
+    if not blobs.create(ours.key, data):
+        blobs.write(ours.key, data)  # it may be so old that a sweep would remove it: now it is new
+    blobs.write(_marker_key(ours.kind, ours.batch_id, ours.video_id), _text(ours))
+
+
+def _part(kind: str, batch_id: str, video_id: str, rows: Sequence[arrow.Record]) -> tuple[Marker, bytes]:
+    """The marker of a part of these rows, and the bytes of the part. Nothing is written."""
     record = _record(kind)
-    data = arrow.to_parquet(record, [])
-    key = _part_key(kind, batch_id, video_id, data)
-    blobs.create(key, data)
-    found = Marker(
+    data = arrow.to_parquet(record, rows)
+    ours = Marker(
         kind=kind,
         batch_id=batch_id,
         video_id=video_id,
-        key=key,
+        key=_part_key(kind, batch_id, video_id, data),
         sha256=hashlib.sha256(data).hexdigest(),
-        rows=0,
+        rows=len(rows),
         schema=content_id(str(arrow.schema(record))),
         size=len(data),
     )
-    blobs.write(_marker_key(kind, batch_id, video_id), json.dumps(dataclasses.asdict(found), indent=1).encode())
+    return ours, data
+
+
+def _text(marker: Marker) -> bytes:
+    return json.dumps(dataclasses.asdict(marker), indent=1, sort_keys=True).encode()
 
 
 def mark_published(blobs: Blobs, video_id: str, batch_id: str) -> None:

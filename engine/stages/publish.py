@@ -133,18 +133,19 @@ def _publish(s: Services, increment: Increment, held: Held, earlier: Sequence[Ma
         Quarantined(stage=STAGE, subject=subject, reason=check, detail=detail, batch_id=batch_id)
         for subject, check, detail in checked.reasons()
     ]
-    if refused:
-        name = increment.quarantine_part(STAGE)
-        parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=name, rows=refused)
+    name = increment.quarantine_part(STAGE)
+    if refused or parts.has_marker(s.blobs, "quarantine", batch_id, name):
+        if s.tables.batch("quarantine", commit_id) is None:  # an attempt that was stopped may have refused other rows
+            parts.rewrite(s.blobs, kind="quarantine", batch_id=batch_id, video_id=name, rows=refused)
 
     def commit(kind: str, videos: Collection[str] | None, keep: Callable[[Any, int], bool] | None = None) -> bool:
         report = parts.commit_batch(s.blobs, s.tables, kind, batch_id, keep, only=videos, commit_id=commit_id)
         return report.already
 
-    with_refused = _quarantine_parts(s, increment, earlier)
-    commit("quarantine", with_refused)
     lifted = batches.facts(s.blobs, batch_id, _left_out(increment.number))
     decision = _decided(s, checked, increment, earlier, is_lifted=lifted is not None)
+    with_refused = _quarantine_parts(s, increment, earlier)
+    commit("quarantine", with_refused)
 
     only = None if increment.is_whole else increment.video_ids
     gone, kept = checked.gone, checked.places

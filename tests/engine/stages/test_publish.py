@@ -8,11 +8,13 @@ import pytest
 from engine import batches
 from engine.batches import BatchStage
 from engine.services import connect
+from engine.serving import why
 from engine.settings import Settings
 from engine.stages import imports, publish
 from storage import parts, releases, rle
 from tests.engine import labelled_folders
 from tests.storage import made_videos
+from validation import masklet_checks
 
 OTHER = "f" * 16
 
@@ -92,6 +94,30 @@ def test_a_batch_that_is_no_import_is_stopped_if_most_of_its_masklets_are_bad(s,
     collected(s, OTHER, videos, [*broken, replace(other, masklet_id="right")])
     with pytest.raises(publish.PublishStopped, match="2 of 3 rows quarantined, at most 50%"):
         publish.publish_batch(s, OTHER)
+
+
+@pytest.mark.parametrize("then", [["m1"], []])
+def test_what_a_stopped_publish_refused_is_judged_again_when_its_cause_is_mended(s, folder, monkeypatch, then):
+    imports.import_folder(s, folder)
+    (row, _), videos = s.tables.masklets(), s.tables.videos()
+    collected(s, OTHER, videos, [replace(row, masklet_id=f"m{n}") for n in range(3)])
+
+    def refusing(*ids):
+        problem = masklet_checks.Problem(check="area", detail="wrong")
+        monkeypatch.setattr(masklet_checks, "problems", lambda row, _: [problem] if row.masklet_id in ids else [])
+
+    for bad in (("m0", "m1"), ("m0", "m2")):
+        refusing(*bad)
+        with pytest.raises(publish.PublishStopped):
+            publish.publish_batch(s, OTHER)
+        (shown,) = why.of_batch(s, OTHER, None).refused
+        assert shown.examples == bad and quarantined(s, OTHER) == []
+    refusing(*then)
+    publish.publish_batch(s, OTHER)
+    assert [subject for _, subject, _, _ in quarantined(s, OTHER)] == then
+    assert sorted(m.masklet_id for m in s.tables.masklets() if m.batch_id == OTHER) == sorted(
+        {"m0", "m1", "m2"} - {*then}
+    )
 
 
 def test_of_two_rows_with_one_id_the_valid_one_is_published(s, folder):
