@@ -1,6 +1,7 @@
 """Attempts at dangerous work, such as decoding a stranger's video: one that kills its worker twice is not tried again.
 
-    attempts/<stage>/<subject>/<n>.json     create-only, before the n-th attempt: its process; deleted when it ends
+    attempts/<stage>/<subject>/<n>.json           create-only, before the n-th attempt: its process; deleted at its end
+    attempts/<stage>/<subject>/failed-<n>.json    create-only: the n-th error for which the subject may be to blame
 
 An attempt ends with a result, an error or a polite stop (Ctrl-C, SIGTERM). What is left belongs to an attempt that runs
 now, or to one whose process was killed: out of memory, a crash in a decoder, a power cut. A process of this machine
@@ -24,7 +25,8 @@ from typing import Any
 from storage.blobs.base import BlobError, BlobMissing, Blobs, read_json
 from storage.wording import counted
 
-MOST = 2  # killed workers after which a subject is given up
+MOST = 2  # killed workers, or errors that are the subject's own, after which it is given up
+_FAILED = "/failed-"
 MAY_RUN_S = 3600.0  # for so long, an attempt on another machine may be at work
 
 _running: dict[str, Blobs] = {}  # the attempts of this process, by key
@@ -38,11 +40,26 @@ def killed(blobs: Blobs, stage: str, *, surely: bool = False) -> Counter[str]:
     """
     found = Counter[str]()
     for key in blobs.keys(f"attempts/{stage}/"):
+        if _FAILED in key:
+            continue
         with suppress(BlobMissing):
             facts = read_json(blobs, key)
             if not (_lives(facts) or (surely and _may_live(facts))):
                 found[key.split("/")[2]] += 1
     return found
+
+
+def failures(blobs: Blobs, stage: str) -> Counter[str]:
+    """How many errors each subject of a stage is to blame for."""
+    return Counter(key.split("/")[2] for key in blobs.keys(f"attempts/{stage}/") if _FAILED in key)
+
+
+def note_failure(blobs: Blobs, stage: str, subject: str) -> int:
+    """Notes an error for which a subject is to blame. Returns how many it has now."""
+    number = 1
+    while not blobs.create(f"attempts/{stage}/{subject}{_FAILED}{number}.json", b"{}"):
+        number += 1
+    return number
 
 
 def detail(kills: int) -> str:
@@ -92,7 +109,7 @@ def stoppable() -> Iterator[None]:
 
 
 def forget(blobs: Blobs, stage: str, subject: str) -> None:
-    """Removes the attempts at a subject that was given up."""
+    """Removes what is noted about a subject that is done or was given up."""
     for key in list(blobs.keys(f"attempts/{stage}/{subject}/")):
         blobs.delete(key)
 

@@ -1,13 +1,14 @@
 """Auto-masklets: the candidates of each video of a batch, see `engine.candidates`.
 
 One part and one marker a video, so a killed run continues with the next video. A video on which the model fails gets a
-quarantine record and an empty part; the other videos go on.
+quarantine record and an empty part; the other videos go on. So does one at which any other error comes twice, unless it
+is the store's or the disk's.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
 from storage import log_ids, parts
+from storage.blobs.base import BlobError, BlobMissing
+from storage.errors import first_line
 from storage.reader import FrameUnreadable
 from storage.records import FPS, Masklet, Quarantined, Refusal, Video
 from storage.wording import counted
@@ -73,17 +76,17 @@ def propose_batch(s: Services, batch_id: str, progress: Progress | None = None) 
     """
     with trouble.failure_recorded(s.blobs, batch_id, STAGE):
         todo = missing(s, batch_id)
-    for number, video_id in enumerate(todo, 1):
-        shown = prefixed(progress, f"{number} of {len(todo)}") if progress else None
-        propose_videos(s, batch_id, [video_id], shown)
+    propose_videos(s, batch_id, todo, progress)
     finish(s, batch_id)
 
 
 def propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progress: Progress | None = None) -> str:
     """Makes the candidates of some videos of a batch and returns the batch id; videos that have them are skipped.
 
-    Errors of the machine are raised. An error of the video itself is a quarantine record, and the next video follows;
-    so is a video at which two workers were killed.
+    An error of the video itself is a quarantine record; so is a video at which two workers were killed, or that is to
+    blame for two errors (`_blame`). After any other error the next video follows, too; the first error is raised at
+    the end: one of the store or the disk as it is, NotProposed for another.
+    progress: called with the frames done and the frames of one video; the name counts the videos.
     """
     with trouble.failure_recorded(s.blobs, batch_id, STAGE), attempts.stoppable():
         _propose_videos(s, batch_id, video_ids, progress)
@@ -95,23 +98,79 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
     if not todo:
         return
     checkpoint = _pinned_checkpoint(s, batch_id)
+    _check_words(s, batch_id)
     kills = attempts.killed(s.blobs, STAGE)
-    for video_id in sorted(todo, key=lambda video_id: kills[_subject(batch_id, video_id)]):  # the others are not lost
-        subject, found = _subject(batch_id, video_id), list[Masklet]()
+    suspicion = kills + attempts.failures(s.blobs, STAGE)
+    problems = dict[str, Exception]()
+    failed = dict[str, str]()  # the errors since the last video that succeeded
+    # the suspects come last, so that the others are not lost
+    for number, video_id in enumerate(sorted(todo, key=lambda video_id: suspicion[_subject(batch_id, video_id)]), 1):
+        subject = _subject(batch_id, video_id)
+        shown = prefixed(progress, f"{number} of {len(todo)}") if progress else None
         with log_ids.about(video_id=video_id, checkpoint=checkpoint.name):
             if kills[subject] >= attempts.MOST:
-                _quarantine(s, batch_id, video_id, Refusal.KILLS_WORKER, attempts.detail(kills[subject]))
-            else:
-                video, loaded = s.video(video_id), s.model(checkpoint)
-                try:
-                    with attempts.attempt(s.blobs, STAGE, subject):
-                        found = propose_video(s, video, loaded, checkpoint, progress)
-                except (FrameUnreadable, ModelFailed) as error:
-                    _quarantine(s, batch_id, video_id, Refusal.FAILED, str(error))
-            if kills[subject]:  # before the part: once it is there, nobody comes back to the video
+                _give_up(s, batch_id, video_id, Refusal.KILLS_WORKER, attempts.detail(kills[subject]))
+                continue
+            loaded = s.model(checkpoint)
+            try:
+                with attempts.attempt(s.blobs, STAGE, subject):
+                    found = propose_video(s, s.video(video_id), loaded, checkpoint, shown)
+            except (FrameUnreadable, ModelFailed) as error:
+                _give_up(s, batch_id, video_id, Refusal.FAILED, str(error))
+                continue
+            except Exception as error:
+                log.warning("no candidates, the next video follows", exc_info=True)
+                if isinstance(error, OSError | BlobError) and not isinstance(error, BlobMissing):
+                    problems[video_id] = error.with_traceback(None)  # it would hold the memory of this video
+                else:
+                    failed[video_id] = f"{type(error).__name__}: {first_line(error)}"
+                    problems[video_id] = NotProposed(f"{video_id}: {failed[video_id]}")
+                continue
+            if suspicion[subject]:  # before the part: once it is there, nobody comes back to the video
                 attempts.forget(s.blobs, STAGE, subject)
-            log.info("%s", counted(len(found), "candidate"))
-            parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
+            _write(s, batch_id, video_id, found)
+        for given_up in _blame(s, batch_id, failed):
+            del problems[given_up]
+        failed.clear()
+    for given_up in _blame(s, batch_id, dict(list(failed.items())[:1])):
+        del problems[given_up]
+    if problems:
+        raise next(iter(problems.values()))
+
+
+def _blame(s: Services, batch_id: str, failed: Mapping[str, str]) -> list[str]:
+    """Notes errors for which a video is to blame, and returns the videos that are given up: they have too many.
+
+    failed: the error of each video. Blame is certain where a later video succeeded. After the last success the machine
+    may be at fault, as when the memory of its GPU is full: then only the first video is blamed, so that a broken
+    machine does not empty a batch, and a bad video does not stop it for ever.
+    """
+    given_up = []
+    for video_id, error in failed.items():
+        if attempts.note_failure(s.blobs, STAGE, _subject(batch_id, video_id)) >= attempts.MOST:
+            with log_ids.about(video_id=video_id):
+                _give_up(s, batch_id, video_id, Refusal.FAILED, error)
+            given_up.append(video_id)
+    return given_up
+
+
+def _give_up(s: Services, batch_id: str, video_id: str, reason: Refusal, detail: str) -> None:
+    log.warning("the video is quarantined: %s", detail)
+    row = Quarantined(stage="auto_masklets", subject=video_id, reason=reason.value, detail=detail, batch_id=batch_id)
+    parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=video_id, rows=[row])
+    attempts.forget(s.blobs, STAGE, _subject(batch_id, video_id))
+    _write(s, batch_id, video_id, [])
+
+
+def _write(s: Services, batch_id: str, video_id: str, found: list[Masklet]) -> None:
+    log.info("%s", counted(len(found), "candidate"))
+    parts.write_part(s.blobs, kind="candidates", batch_id=batch_id, video_id=video_id, rows=found)
+
+
+def _check_words(s: Services, batch_id: str) -> None:
+    """Whether the settings can be used: otherwise every video would fail. Raises NoDetector, UnknownWord."""
+    if s.settings.auto.max_objects and labels_of_words(s, batches.project_of(s.blobs, batch_id)):
+        s.detector  # noqa: B018  loads it
 
 
 def _subject(batch_id: str, video_id: str) -> str:
@@ -261,9 +320,3 @@ def _pinned_checkpoint(s: Services, batch_id: str) -> Checkpoint:
         s.model(promoted)
         batches.mark(s.blobs, batch_id, batches.CHECKPOINT, asdict(promoted))
     return Checkpoint(**batches.facts(s.blobs, batch_id, batches.CHECKPOINT) or {})
-
-
-def _quarantine(s: Services, batch_id: str, video_id: str, reason: Refusal, detail: str) -> None:
-    log.warning("the video is quarantined: %s", detail)
-    row = Quarantined(stage="auto_masklets", subject=video_id, reason=reason.value, detail=detail, batch_id=batch_id)
-    parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=video_id, rows=[row])

@@ -1,19 +1,21 @@
 """A video that kills its worker twice is quarantined, and the others go on. Real processes, really killed."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from engine import attempts, batches
+from engine import attempts, batches, trouble
 from engine.batches import BatchStage
 from engine.ingest import ingest, sources
-from engine.services import connect
+from engine.services import Services, connect
 from engine.settings import IngestSettings, Settings
 from engine.stages import propose
 from storage import parts
@@ -161,6 +163,49 @@ def test_auto_masklets_give_a_video_up_that_killed_two_workers_and_the_batch_goe
     assert [(q.stage, q.reason, q.detail) for q in found] == [("auto_masklets", "kills_worker", TWICE)]
     assert found[0].subject in {v.video_id for v in s.tables.videos() if v.source_uri.endswith("bad.mp4")}
     assert batches.pending(s.blobs, BatchStage.IN_REVIEW) == [batch_id] and left(s) == []
+
+
+def fails_at(monkeypatch, *names: str) -> None:
+    """The model fails at these videos in this process, and finds nothing in the others."""
+
+    def propose_video(s, video, loaded, checkpoint, progress=None):
+        if video.source_uri.rsplit("/", 1)[-1] in names:
+            raise RuntimeError("too many objects")
+        return []
+
+    monkeypatch.setattr(propose, "propose_video", propose_video)
+    monkeypatch.setattr(propose, "_pinned_checkpoint", lambda s, batch_id: SimpleNamespace(name="stub"))
+    monkeypatch.setattr(Services, "model", lambda s, checkpoint: None)
+
+
+@pytest.mark.parametrize("bad", [("a.mp4",), ("a.mp4", "c.mp4")])
+def test_a_video_at_which_the_model_always_fails_is_given_up_and_stops_no_other(s, source, monkeypatch, bad):
+    (batch_id,) = ingest.admit(s, str(source)).batch_ids
+    fails_at(monkeypatch, *bad)
+    ids = {video.video_id for video in s.tables.videos() if video.source_uri.endswith(bad)}
+    for _ in range(5):  # where the others came before the bad ones, one of these is blamed in each run
+        with contextlib.suppress(propose.NotProposed):
+            propose.propose_batch(s, batch_id)
+            break
+        assert set(propose.missing(s, batch_id)) <= ids
+        assert any(id in trouble.stuck(s.blobs)[0].error for id in ids)
+    found = list(parts.rows(s.blobs, "quarantine", batch_id))
+    assert {(q.subject, q.reason, q.detail) for q in found} == {
+        (video_id, "failed", "RuntimeError: too many objects") for video_id in ids
+    }
+    assert batches.pending(s.blobs, BatchStage.IN_REVIEW) == [batch_id] and left(s) == []
+
+
+def test_a_machine_on_which_every_video_fails_costs_no_video_at_once(s, source, monkeypatch):
+    (batch_id,) = ingest.admit(s, str(source)).batch_ids
+    with monkeypatch.context() as patch:
+        fails_at(patch, "a.mp4", "bad.mp4", "c.mp4")
+        for _ in range(3):
+            with pytest.raises(propose.NotProposed, match="too many objects"):
+                propose.propose_batch(s, batch_id)
+    fails_at(monkeypatch)
+    propose.propose_batch(s, batch_id)
+    assert list(parts.rows(s.blobs, "quarantine", batch_id)) == [] and left(s) == []
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
