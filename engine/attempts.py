@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -29,7 +30,18 @@ MOST = 2  # killed workers, or errors that are the subject's own, after which it
 _FAILED = "/failed-"
 MAY_RUN_S = 3600.0  # for so long, an attempt on another machine may be at work
 
-_running: dict[str, Blobs] = {}  # the attempts of this process, by key
+
+@dataclass(frozen=True, eq=False)
+class _Mark:
+    """The blob of one attempt of this process."""
+
+    blobs: Blobs
+    key: str
+    data: bytes
+
+
+_running = set[_Mark]()
+_unsettled = set[_Mark]()  # of attempts that ended while the store did not answer: their blobs may be there
 _lock = threading.Lock()
 
 
@@ -70,15 +82,35 @@ def detail(kills: int) -> str:
 @contextmanager
 def attempt(blobs: Blobs, stage: str, subject: str) -> Iterator[None]:
     """Marks an attempt for as long as the block runs."""
-    number = 1
-    while not blobs.create(key := f"attempts/{stage}/{subject}/{number}.json", _this_process()):
-        number += 1
-    with _lock:
-        _running[key] = blobs
+    _settle(blobs)
+    mark = _begin(blobs, f"attempts/{stage}/{subject}")
     try:
         yield
     finally:
-        _end(key)
+        _end(mark, made=True)
+
+
+def _begin(blobs: Blobs, folder: str) -> _Mark:
+    """Makes the mark of an attempt, with the first number that is free. Raises BlobError."""
+    data, number = _this_process(), 1
+    while True:
+        mark = _Mark(blobs, f"{folder}/{number}.json", data)
+        with _lock:  # before it is made, so that a stop in between removes it
+            _running.add(mark)
+        made = None
+        try:
+            made = blobs.create(mark.key, data)
+        finally:
+            with _lock:
+                if made:
+                    _running.add(mark)  # again, if a stop ended it before it was made
+                else:
+                    _running.discard(mark)
+                if made is None:  # perhaps it was made, and only the answer was lost
+                    _unsettled.add(mark)
+        if made:
+            return mark
+        number += 1
 
 
 @contextmanager
@@ -86,6 +118,7 @@ def stoppable() -> Iterator[None]:
     """What leaves the block ends the attempts of this process; in the main thread, SIGTERM leaves it as SystemExit.
 
     They end at once, while threads are still at work on them: what kills the process from then on is not their fault.
+    At the end of the block, the marks of earlier attempts that an outage left are removed, too.
     """
     before: Any = signal.getsignal(signal.SIGTERM)
 
@@ -100,10 +133,11 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for key in list(_running):
-            _end(key)
+        for mark in list(_running):
+            _end(mark, made=False)
         raise
     finally:
+        _settle()
         if catches:
             signal.signal(signal.SIGTERM, before)
 
@@ -114,12 +148,34 @@ def forget(blobs: Blobs, stage: str, subject: str) -> None:
         blobs.delete(key)
 
 
-def _end(key: str) -> None:
+def _end(mark: _Mark, *, made: bool) -> None:
+    """Removes the mark of an attempt. made: it is certain that this process made it."""
     with _lock:
-        blobs = _running.pop(key, None)
-    if blobs is not None:
-        with suppress(BlobError):  # the error of the work counts, not this one
-            blobs.delete(key)
+        is_mine = mark in _running
+        _running.discard(mark)
+    if is_mine:
+        _remove(mark, made=made)
+
+
+def _settle(blobs: Blobs | None = None) -> None:
+    """Removes the marks that an outage left, of one store or of all: otherwise they would count as kills."""
+    with _lock:
+        marks = {mark for mark in _unsettled if blobs is None or mark.blobs == blobs}
+        _unsettled.difference_update(marks)
+    for mark in marks:
+        _remove(mark, made=False)
+
+
+def _remove(mark: _Mark, *, made: bool) -> None:
+    """Removes a mark; if the store does not answer, `_settle` tries again. made: without it, another's mark stays."""
+    try:
+        if made or mark.blobs.read(mark.key) == mark.data:
+            mark.blobs.delete(mark.key)
+    except BlobMissing:
+        pass
+    except BlobError:  # the error of the work counts, not this one
+        with _lock:
+            _unsettled.add(mark)
 
 
 def _this_process() -> bytes:

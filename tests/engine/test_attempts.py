@@ -19,6 +19,7 @@ from engine.services import Services, connect
 from engine.settings import IngestSettings, Settings
 from engine.stages import propose
 from storage import parts
+from storage.blobs.base import BlobUnreachable
 from storage.blobs.folder import LocalBlobs
 from tests.storage.made_videos import make, numbered
 
@@ -237,6 +238,43 @@ def test_an_attempt_of_a_living_process_of_this_machine_is_no_kill(s):
         assert [key.rsplit("/", 1)[-1] for key in left(s)] == ["1.json", "2.json"]
         assert not attempts.killed(s.blobs, "ingest")
     assert left(s) == []
+
+
+def test_an_attempt_that_ended_while_the_store_did_not_answer_leaves_no_mark(s, monkeypatch):
+    """Its process may end normally long after: the mark would count as a kill."""
+
+    def lost(method, *, done):
+        real = getattr(LocalBlobs, method)
+
+        def call(self, key, *data):
+            if done:
+                real(self, key, *data)
+            raise BlobUnreachable("no answer")
+
+        patch.setattr(LocalBlobs, method, call)
+
+    with monkeypatch.context() as patch:
+        lost("delete", done=False)
+        with attempts.attempt(s.blobs, "ingest", "x"):
+            pass
+    assert left(s) == ["attempts/ingest/x/1.json"]
+    with attempts.attempt(s.blobs, "ingest", "y"):
+        assert left(s) == ["attempts/ingest/y/1.json"]
+    with monkeypatch.context() as patch:
+        lost("create", done=True)
+        with pytest.raises(BlobUnreachable), attempts.attempt(s.blobs, "ingest", "x"):
+            pass
+    assert left(s) == ["attempts/ingest/x/1.json"]
+    with attempts.stoppable():
+        pass
+    assert left(s) == []
+    with monkeypatch.context() as patch:
+        lost("delete", done=True)
+        with attempts.attempt(s.blobs, "ingest", "x"):
+            pass
+    s.blobs.create("attempts/ingest/x/1.json", b'{"host": "another"}')
+    with attempts.attempt(s.blobs, "ingest", "y"):
+        assert s.blobs.exists("attempts/ingest/x/1.json"), "it is the mark of another process by now"
 
 
 @pytest.mark.parametrize(("age_s", "reason"), [(0.0, None), (2 * attempts.MAY_RUN_S, "kills_worker")])
