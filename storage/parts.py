@@ -138,6 +138,13 @@ def marked(blobs: Blobs, kind: str, batch_id: str) -> set[str]:
     return {key.removeprefix(prefix).removesuffix(".json") for key in blobs.keys(prefix)}
 
 
+def all_marked(blobs: Blobs, kind: str) -> set[tuple[str, str, str]]:
+    """Kind, batch and video of all markers of a kind: one listing, no marker is read."""
+    _record(kind)
+    places = (key.removesuffix(".json").split("/") for key in blobs.keys(f"commits/{kind}/"))
+    return {(kind, place[2], place[3]) for place in places if len(place) == 4}
+
+
 def markers(blobs: Blobs, kind: str, batch_id: str, only: Collection[str] | None = None) -> list[Marker]:
     """The markers of a batch, sorted by video. Raises PartError for a marker that cannot be read.
 

@@ -17,7 +17,8 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -113,8 +114,11 @@ def _unnamed(
         problems.append(f"the tables name files below {below}, this store is {blobs.uri}: nothing was swept")
         return
     needed = {*named, *(address.removeprefix(root) for address in in_tables)}
+    alone = _alone(blobs, [key for key, _ in found]) - large
     for key, at in found:
-        if key not in needed and not key.startswith("compacted/groups/") and not _is_marked(blobs, key, large):
+        if key in needed or key in alone or key.startswith("compacted/groups/"):
+            continue
+        if not _is_marked(blobs, key, large):
             yield key, at
     for name, files in metadata.items():
         unnamed = [(key, at) for key, at in files if root + key not in of_metadata[name] and _METADATA.fullmatch(key)]
@@ -125,6 +129,20 @@ def _unnamed(
             problems.append(f"warehouse/{name}: another catalog keeps a table there: its files are left alone")
         else:  # two processes made the table at once, and one of the two files belongs to no table; it stays
             yield from ((key, at) for key, at in unnamed if key not in others)
+
+
+def _alone(blobs: Blobs, keys: Iterable[str]) -> set[str]:
+    """The parts with a marker beside which there is no other part of the same video, batch and kind.
+
+    Their markers name no other part, so they need not be read: a request a part would be most of the cost of a sweep.
+    keys: of all parts, listed before.
+    """
+    places = defaultdict[tuple[str, str, str], list[str]](list)
+    for key in keys:
+        if place := parts.place_of(key):
+            places[place].append(key)
+    marked = set[tuple[str, str, str]]().union(*(parts.all_marked(blobs, kind) for kind in parts.KINDS))
+    return {of[0] for place, of in places.items() if len(of) == 1 and place in marked}
 
 
 def _is_marked(blobs: Blobs, key: str, large: Collection[str]) -> bool:

@@ -70,6 +70,24 @@ def test_a_part_without_a_marker_goes_after_a_day_and_two_sweeps(store, tables, 
     assert sweep(store, tables, now + 2 * DAY + 1).removed == 1 and not store.exists(new)
 
 
+def test_a_sweep_reads_no_more_with_30_batches_of_candidates_than_with_3(store, tables, masklet, monkeypatch):
+    """Candidates are in no table and no release: only their markers name them."""
+    read, real, costs = list[str](), LocalBlobs.read, []
+    monkeypatch.setattr(LocalBlobs, "read", lambda self, key, *more: read.append(key) or real(self, key, *more))
+    for numbers in (range(3), range(3, 30)):
+        for n in numbers:
+            rows = [masklet("m", "v1", f"c{n}")]
+            parts.write_part(store, kind="candidates", batch_id=f"c{n}", video_id="v1", rows=rows)
+        age(store)
+        read.clear()
+        assert sweep(store, tables) == NOTHING
+        costs.append(len(read))
+    assert costs[0] == costs[1] > 0
+    parts.rewrite(store, kind="candidates", batch_id="c0", video_id="v1", rows=[])
+    age(store)
+    assert sweep(store, tables).waiting == 1, "of two parts, the marker names one"
+
+
 def test_a_part_that_is_written_again_or_gets_its_marker_meanwhile_stays(store, tables, masklet):
     first, second = orphan(store, masklet), orphan(store, masklet, "b8")
     age(store)
