@@ -114,7 +114,7 @@ def _unnamed(
         problems.append(f"the tables name files below {below}, this store is {blobs.uri}: nothing was swept")
         return
     needed = {*named, *(address.removeprefix(root) for address in in_tables)}
-    alone = _alone(blobs, [key for key, _ in found]) - large
+    alone = _alone(blobs, [key for key, _ in found]).difference(large)
     for key, at in found:
         if key in needed or key in alone or key.startswith("compacted/groups/"):
             continue

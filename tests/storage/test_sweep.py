@@ -73,7 +73,12 @@ def test_a_part_without_a_marker_goes_after_a_day_and_two_sweeps(store, tables, 
 def test_a_sweep_reads_no_more_with_30_batches_of_candidates_than_with_3(store, tables, masklet, monkeypatch):
     """Candidates are in no table and no release: only their markers name them."""
     read, real, costs = list[str](), LocalBlobs.read, []
-    monkeypatch.setattr(LocalBlobs, "read", lambda self, key, *more: read.append(key) or real(self, key, *more))
+
+    def reading(self, key, *more):
+        read.append(key)
+        return real(self, key, *more)
+
+    monkeypatch.setattr(LocalBlobs, "read", reading)
     for numbers in (range(3), range(3, 30)):
         for n in numbers:
             rows = [masklet("m", "v1", f"c{n}")]
