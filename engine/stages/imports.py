@@ -191,21 +191,21 @@ def _rows(s: Services, folder: Path, reader: Reader, video: Video) -> tuple[list
     """
     notes = _notes(folder, reader, video.source_uri)
     if not notes:
-        raise _removed(video)
+        raise _removed(folder, video)
     times = admitted.source_times(s.blobs, video.video_id)
     try:
         note = reader.open(
             _key(folder, video.source_uri), lambda: {name: (folder / name).read_bytes() for name in notes}
         )
     except FileNotFoundError:
-        raise _removed(video) from None
+        raise _removed(folder, video) from None
     rows = note.masklets(video, times, video.batch_id)
     return [replace(row, split=video.split) for row in rows], note.differences(rows)
 
 
-def _removed(video: Video) -> AnnotationError:
+def _removed(folder: Path, video: Video) -> AnnotationError:
     """The error of a video without annotation. Raises OSError if the video is gone too: the folder may come back."""
-    if not Path(video.source_uri).exists():
+    if not (folder / _key(folder, video.source_uri)).exists():
         raise FileNotFoundError(f"{video.source_uri}: neither the video nor its annotation is there; is it mounted?")
     return AnnotationError(f"{video.source_uri}: its annotation was removed")
 
