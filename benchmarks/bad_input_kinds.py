@@ -193,11 +193,10 @@ def _read_metadata(data: bytes, folder: Path) -> None:
     from storage.blobs.folder import LocalBlobs
 
     source = LocalBlobs(folder / "source")
-    for name in ("metadata.csv", "below/metadata.csv"):
-        source.write(name, data if name == "metadata.csv" else b"file_name,author\nv2.mp4,ann\n")
-    found = metadata.read(
-        source, ["metadata.csv", "below/metadata.csv", "v1.mp4", "below/v2.mp4"], IngestSettings(), _is_mp4
-    )
+    table = "metadata.parquet" if data.startswith(b"PAR1") else "metadata.csv"
+    for name, content in ((table, data), ("below/metadata.csv", b"file_name,author\nv2.mp4,ann\n")):
+        source.write(name, content)
+    found = metadata.read(source, [table, "below/metadata.csv", "v1.mp4", "below/v2.mp4"], IngestSettings(), _is_mp4)
     if "below/v2.mp4" not in found.rows:
         raise AssertionError("a table costs another one its rows")
     if bad := [line for _, line in found.bad if "\n" in line]:
@@ -303,6 +302,23 @@ height="3"/></track></annotations>
 METADATA = "file_name,author,place,split,frames\nv1.mp4,ann,5.5,train,3\nv3.mp4,ben,,val,-1e9\n"
 
 
+def _odd_table(values: list[tuple[int, bytes]]) -> bytes:
+    """A metadata.parquet, a row for each pair: its number becomes the day and the time, its bytes the place."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = pa.array([number for number, _ in values], pa.int64())
+    columns = {
+        "file_name": pa.array([f"v{n}.mp4" for n in range(len(values))], pa.string()),
+        "day": numbers.cast(pa.int32()).cast(pa.date32()),
+        "time": numbers.cast(pa.timestamp("s")),
+        "place": pa.array([text for _, text in values], pa.binary()).view(pa.string()),
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
 def _png_bytes() -> bytes:
     from storage.formats import davis
 
@@ -365,6 +381,8 @@ def all_kinds() -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Path],
     png = st.one_of(damaged(_png_bytes()), st.sampled_from([2**14, 2**15, 2**20, 2**31 - 1]).map(_huge_png))
     columns = st.lists(st.sampled_from([f for f in asdict(row)]), min_size=1, max_size=3, unique=True)
     part = st.one_of(damaged(_part_bytes()), columns.map(_other_columns))
+    odd = st.lists(st.tuples(st.integers(-(2**31), 2**31 - 1), st.binary(max_size=8)), max_size=3)
+    table = st.one_of(odd.map(_odd_table), damaged(_odd_table([(0, b"Oslo")])))
     return {
         "video": (damaged(_video_bytes()), _read_video, (Refused,)),
         "rle": (st.tuples(damaged(row.rle[0]), sizes, sizes), _read_rle, (BadRle,)),
@@ -373,7 +391,7 @@ def all_kinds() -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Path],
         "youtube_vis": (damaged_json(_youtube_vis_document()), _read_youtube_vis, (AnnotationError,)),
         "cvat": (damaged_text(CVAT, r'[>"]([^<>"]+)["<]'), _read_cvat, (AnnotationError,)),
         "metadata": (
-            st.one_of(damaged_text(METADATA, r"([^,\n]*)[,\n]"), damaged(METADATA.encode())),
+            st.one_of(damaged_text(METADATA, r"([^,\n]*)[,\n]"), damaged(METADATA.encode()), table),
             _read_metadata,
             (),
         ),

@@ -223,10 +223,24 @@ def _parquet(data: bytes) -> tuple[list[str], Iterable[dict[str, Any]], int]:
     """As `_csv`; rows are counted from 1. Raises _BadTable."""
     try:
         table = arrow.read_parquet(data)
+        names = table.column_names
     except Exception as error:  # Arrow raises many types
-        raise _BadTable(f"it is no Parquet file: {' '.join(str(error).split())[:200]}") from None
-    rows = [{k: _plain(v) for k, v in row.items() if not _is_empty(v)} for row in table.to_pylist()]
-    return table.column_names, rows, 1
+        raise _BadTable(f"it is no Parquet file: {_brief(error)}") from None
+    columns = []
+    for name, column in zip(names, table.columns, strict=True):
+        try:  # a Parquet file may hold what Python cannot: text that is not UTF-8, a day after the year 9999
+            columns.append([None if _is_empty(value) else _plain(value) for value in column.to_pylist()])
+        except Exception as error:
+            raise _BadTable(f"its column {name!r} cannot be read: {_brief(error)}") from None
+    rows = [
+        {name: value for name, value in zip(names, line, strict=True) if value is not None}
+        for line in zip(*columns, strict=True)
+    ]
+    return names, rows, 1
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _is_empty(value: Any) -> bool:

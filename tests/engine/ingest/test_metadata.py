@@ -113,6 +113,24 @@ def test_two_tables_in_a_folder_and_a_broken_parquet_file_are_refused(source):
     }
 
 
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        (pa.array([3_000_000], pa.int32()).cast(pa.date32()), "date value out of range"),
+        (pa.array([b"caf\xe9"]).view(pa.string()), "'utf-8' codec can't decode byte 0xe9"),
+    ],
+    ids=["a day after the year 9999", "not UTF-8"],
+)
+def test_a_parquet_value_that_python_cannot_hold_costs_no_other_table(source, column, why):
+    (source / "in").mkdir()
+    (source / "metadata.csv").write_text("file_name,country\na.mp4,DE\n")
+    pq.write_table(pa.table({"file_name": ["b.mp4"], "x": column}), source / "in" / "metadata.parquet")
+    found = read(source)
+    ((table, line),) = found.bad
+    assert table == "in/metadata.parquet" and line.startswith(f"its column 'x' cannot be read: {why}")
+    assert values(found) == {"a.mp4": {"country": "DE"}} and found.waits("in/b.mp4")
+
+
 def test_an_impossible_row_is_a_problem_of_its_video_only(source):
     (source / "metadata.csv").write_text(
         "file_name,author,split,x\n"
