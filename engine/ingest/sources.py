@@ -1,7 +1,8 @@
 """A source of raw videos: a folder or an S3 prefix, and its files that ingest has to judge.
 
-Knows names and fingerprints; opens no file. Hidden files and unfinished downloads are skipped by their names. A file
-with the suffix of text, pictures or sound is listed with `usually_no_video` set: its content decides.
+Knows names and fingerprints; opens no file. Hidden files, the files in hidden folders and unfinished downloads are
+skipped by their names. A file with the suffix of text, pictures or sound is listed with `usually_no_video` set: its
+content decides.
 """
 
 from __future__ import annotations
@@ -106,11 +107,12 @@ def list_files(s: Services, source: Blobs, only: Only | None = None, settings: I
     found = {key: mark for key, mark in source.entries(closed=denied.append) if not key.startswith(own)}
     if "." in denied:
         raise NoSource(f"{source.uri}: permission denied")
-    told = metadata.read(source, found.keys(), settings or s.settings.ingest, _is_called_video)
+    seen = {key for key in found if not _is_hidden(key)}
+    told = metadata.read(source, seen, settings or s.settings.ingest, _is_called_video)
     files, skipped, waiting, markers = [], 0, 0, f"sources/{content_id(source.uri)}/"
     for key, fingerprint in found.items():
         suffix = Path(key).suffix.lower()
-        if key.rsplit("/", 1)[-1].startswith(".") or suffix in UNFINISHED:
+        if key not in seen or suffix in UNFINISHED:
             skipped += 1
             continue
         if told.waits(key) and suffix not in NO_VIDEO:
@@ -136,10 +138,15 @@ def list_files(s: Services, source: Blobs, only: Only | None = None, settings: I
     return Listing(markers, files, skipped, [_address(source, key) for key in denied], told, waiting)
 
 
+def _is_hidden(key: str) -> bool:
+    """Whether a file, or a folder above it below the source, is hidden: such as those of a trash or of snapshots."""
+    return any(part.startswith(".") for part in key.split("/"))
+
+
 def _is_called_video(key: str) -> bool:
-    """Whether a file is named like a video: with a suffix, but not of something else; neither hidden nor unfinished."""
+    """Whether a file that is not hidden is named like a video: with a suffix that no other kind of file has."""
     suffix = Path(key).suffix.lower()
-    return not key.rsplit("/", 1)[-1].startswith(".") and suffix not in UNFINISHED and suffix not in {"", *NO_VIDEO}
+    return suffix not in UNFINISHED and suffix not in {"", *NO_VIDEO}
 
 
 def bad_tables(source: Blobs, listing: Listing) -> list[tuple[str, str]]:
