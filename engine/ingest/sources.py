@@ -19,6 +19,7 @@ from engine.services import Services
 from engine.settings import IngestSettings
 from storage.blobs import stores
 from storage.blobs.base import Blobs
+from storage.blobs.folder import real_folder
 from storage.records import content_id
 
 TRUTH = ".truth.json"  # clip.truth.json beside clip.mp4 holds its true masklets as SA-V JSON
@@ -102,9 +103,10 @@ def list_files(s: Services, source: Blobs, only: Only | None = None, settings: I
 
     settings: of the project, which say how its tables are read.
     """
-    own = _own_prefixes(s, source)
+    own, folders = _own_places(s, source)
     denied: list[str] = []
-    found = {key: mark for key, mark in source.entries(closed=denied.append) if not key.startswith(own)}
+    entries = source.entries(closed=denied.append, avoid=folders)
+    found = {key: mark for key, mark in entries if not key.startswith(own)}
     if "." in denied:
         raise NoSource(f"{source.uri}: permission denied")
     seen = {key for key in found if not _is_hidden(key)}
@@ -159,16 +161,21 @@ def as_utf8(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _own_prefixes(s: Services, source: Blobs) -> tuple[str, ...]:
-    """The prefixes of keys below the source that the engine writes to. Raises NoSource for its own store or home."""
+def _own_places(s: Services, source: Blobs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Where the engine itself writes: the prefixes of keys below the source, and folders that a link may lead to.
+
+    Raises NoSource for its own store or home. A home may contain the source.
+    """
     here, store, home = (_place(uri) for uri in (source.uri, s.blobs.uri, str(s.home)))
     if here.startswith(store) or here == home:
         raise NoSource(f"the engine keeps its own data in {source.uri}: name another source")
-    return tuple(own.removeprefix(here) for own in (store, home) if own.startswith(here))
+    own = [place for place in (store, home) if not here.startswith(place)]
+    prefixes = tuple(place.removeprefix(here) for place in own if place.startswith(here))
+    return prefixes, tuple(place for place in own if not place.startswith("s3://"))
 
 
 def _place(uri: str) -> str:
-    return (uri if uri.startswith("s3://") else str(Path(uri).resolve())).rstrip("/") + "/"
+    return uri.rstrip("/") + "/" if uri.startswith("s3://") else real_folder(uri)
 
 
 def _address(source: Blobs, key: str) -> str:

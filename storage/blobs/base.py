@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import secrets
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -80,10 +80,13 @@ class Blobs(Protocol):
         A blob that another tool wrote may have a malformed key. It is listed, but every other method refuses it.
         """
 
-    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
+    def entries(
+        self, prefix: str = "", closed: Closed | None = None, avoid: Collection[str] = ()
+    ) -> Iterator[tuple[str, str]]:
         """`keys`, each with its fingerprint. A fingerprint changes when the content may have changed. Reads no content.
 
         closed: called with the key of each folder that cannot be listed for lack of permission; its blobs are skipped.
+        avoid: paths of folders on this machine. Where a link leads to one of them, its blobs are skipped.
         """
 
     def written(self, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -62,9 +62,11 @@ class LocalBlobs:
     def keys(self, prefix: str = "") -> Iterator[str]:
         return (key for key, _ in self.entries(prefix))
 
-    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
+    def entries(
+        self, prefix: str = "", closed: Closed | None = None, avoid: Collection[str] = ()
+    ) -> Iterator[tuple[str, str]]:
         check_key(prefix, prefix=True)
-        found, followed = [], set[str]()
+        found, followed, avoided = [], set[str](), tuple(map(real_folder, avoid))
 
         def unless_gone(error: OSError) -> None:  # a folder that cannot be listed, or was deleted during the walk
             if isinstance(error, PermissionError):
@@ -76,19 +78,23 @@ class LocalBlobs:
         with _translated(f"{self.uri}/{prefix}"):
             top = self.root / prefix.rpartition("/")[0]
             for folder, folders, names in os.walk(top, onerror=unless_gone, followlinks=True):
-                folders[:] = [name for name in folders if self._leads_on(os.path.join(folder, name), followed)]
+                folders[:] = [name for name in folders if self._leads_on(os.path.join(folder, name), followed, avoided)]
                 for path in (Path(folder, name) for name in names if not name.startswith(PARTIAL)):
                     key = path.relative_to(self.root).as_posix()
                     if key.startswith(prefix) and (fingerprint := _fingerprint(path)) is not None:
                         found.append((key, fingerprint))
         yield from sorted(found, key=lambda entry: os.fsencode(entry[0]))  # a name on disk need not be UTF-8
 
-    def _leads_on(self, folder: str, followed: set[str]) -> bool:
-        """Whether a listing enters a folder. A linked folder is entered once, and only if it lies outside the root."""
+    def _leads_on(self, folder: str, followed: set[str], avoided: tuple[str, ...]) -> bool:
+        """Whether a listing enters a folder. A linked folder is entered once, and only if it lies outside the root.
+
+        followed: the targets of links so far. avoided: folders that no link leads into. Both as `real_folder` gives
+        them.
+        """
         if not os.path.islink(folder):
-            return True
-        target, root = os.path.realpath(folder), os.path.realpath(self.root)
-        if target in followed or f"{root}/".startswith(f"{target}/") or f"{target}/".startswith(f"{root}/"):
+            return not followed or real_folder(folder) not in avoided  # the target of a link may contain one
+        target, root = real_folder(folder), real_folder(self.root)
+        if target in followed or root.startswith(target) or target.startswith((root, *avoided)):
             return False
         followed.add(target)
         return True
@@ -155,6 +161,11 @@ class LocalBlobs:
             yield partial
         finally:
             partial.unlink(missing_ok=True)
+
+
+def real_folder(path: str | Path) -> str:
+    """The path of a folder without links, with "/" at its end: it begins the paths of all that is in the folder."""
+    return os.path.realpath(path).rstrip("/") + "/"
 
 
 def _fingerprint(path: Path) -> str | None:

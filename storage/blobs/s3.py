@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -130,7 +130,9 @@ class S3Blobs:
     def keys(self, prefix: str = "") -> Iterator[str]:
         return (key for key, _ in self.entries(prefix))
 
-    def entries(self, prefix: str = "", closed: Closed | None = None) -> Iterator[tuple[str, str]]:
+    def entries(
+        self, prefix: str = "", closed: Closed | None = None, avoid: Collection[str] = ()
+    ) -> Iterator[tuple[str, str]]:
         for key, found in self._listed(prefix):
             yield key, f"{found['Size']}-{found['ETag'].strip(chr(34))}"
 

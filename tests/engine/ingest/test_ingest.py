@@ -280,16 +280,6 @@ def test_a_source_that_contains_the_home_or_the_store_skips_them(settings, tmp_p
                 ingest.admit(s, str(own))
 
 
-def test_what_is_in_a_hidden_folder_is_skipped_unless_the_source_itself_is_in_one(s, tmp_path):
-    source = tmp_path / ".mounted" / "source"
-    for key in ("a.mp4", "in/.b.mp4", ".Trash-1000/files/c.mp4", "in/.snapshots/d.mp4", ".Trash-1000/metadata.csv"):
-        (source / key).parent.mkdir(parents=True, exist_ok=True)
-        (source / key).touch()
-    listing = sources.list_files(s, LocalBlobs(source))
-    assert ([file.key for file in listing.files], listing.skipped) == (["a.mp4"], 4)
-    assert listing.metadata.bad == [], "a table that somebody deleted says nothing"
-
-
 def test_the_content_decides_about_a_file_with_a_suffix_of_text_or_pictures(s, source):
     video.write(source / "clip.mp4", colours(36))
     os.rename(source / "clip.mp4", source / "clip.txt")

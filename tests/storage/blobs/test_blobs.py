@@ -290,6 +290,19 @@ def test_a_folder_without_permission_is_reported_and_the_others_are_listed(disk,
     assert list(disk.keys()) == ["open/a"]
 
 
+def test_a_link_to_the_root_of_the_disk_is_not_followed(disk, monkeypatch):
+    disk.write("a", b"1")
+    (disk.root / "link").symlink_to("/")
+    real = os.scandir
+
+    def scandir(path):
+        assert str(path) == str(disk.root), "the whole disk would be listed"
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert list(disk.keys()) == ["a"]
+
+
 def test_a_folder_marker_of_a_console_is_not_a_blob(s3, tmp_path):
     blobs = S3Blobs(s3.bucket, "p", endpoint_url=s3.endpoint_url, cache=tmp_path / "cache")
     for key in ("p/", "p/folder/", "p/folder//b", "p/folder/a"):
