@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
@@ -41,7 +41,7 @@ class _Changed(Exception):
 
 
 class _BadSector(BlobError):
-    """The disk cannot read the file."""
+    """The disk or the file system cannot give the file."""
 
 
 class Outcome(Enum):
@@ -359,14 +359,16 @@ def _normalise(
 
 @contextmanager
 def _unchanged(path: Path) -> Iterator[None]:
-    """Raises _Changed, instead of any other error, if the file changes meanwhile: it is still being copied."""
+    """Raises _Changed, instead of any other error, if the file changes meanwhile: it is still being copied.
+
+    Raises _BadSector.
+    """
 
     def state() -> tuple[int, int, int] | None:
-        try:
+        with _reading(path), suppress(FileNotFoundError):
             found = path.stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+            return found.st_ino, found.st_size, found.st_mtime_ns
+        return None
 
     before = state()
     try:
@@ -377,10 +379,19 @@ def _unchanged(path: Path) -> Iterator[None]:
 
 
 def _sha256(path: Path) -> str:
+    with _reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises _BadSector for an error of this file: it must not cost the other files their run."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        yield
     except OSError as error:
-        if error.errno == errno.EIO:
-            raise _BadSector(f"{path}: {error.strerror}") from error
-        raise
+        if error.errno in _SHORTAGES:
+            raise
+        raise _BadSector(f"{path}: {error.strerror or error}") from error
+
+
+_SHORTAGES = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}  # of memory and open files: errors of the machine

@@ -177,7 +177,9 @@ def _fingerprint(path: Path) -> str | None:
     except OSError as error:
         if error.errno in _GONE:
             return None
-        raise
+        if error.errno == errno.ENOMEM:
+            raise
+        return "unreadable"  # a damaged entry on the disk: reading it raises BlobError, and the others can be read
     return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None
 
 

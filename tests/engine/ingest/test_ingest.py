@@ -120,13 +120,28 @@ def test_a_file_that_the_disk_cannot_read_is_quarantined_and_the_others_are_admi
     assert ingest.admit(s, str(source)).admitted == 1
 
 
-def test_a_bad_sector_counts_as_an_error_of_the_file(tmp_path, monkeypatch):
-    def fails(file, name):
-        raise OSError(errno.EIO, "Input/output error")
+@pytest.mark.parametrize("number", ["EIO", "EUCLEAN", "EBADMSG", "ENODATA", "EREMOTEIO", "ESTALE"])
+def test_a_bad_sector_counts_as_an_error_of_the_file(tmp_path, monkeypatch, number):
+    def fails(*arguments, **named):
+        raise OSError(getattr(errno, number), "Input/output error")
 
     (tmp_path / "a").write_bytes(b"x")
-    monkeypatch.setattr(hashlib, "file_digest", fails)
-    with pytest.raises(judge._BadSector, match="a: Input/output error"):
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", fails)
+        with pytest.raises(judge._BadSector, match="a: Input/output error"):
+            judge._sha256(tmp_path / "a")
+    monkeypatch.setattr(Path, "stat", fails)
+    with pytest.raises(judge._BadSector, match="a: Input/output error"), judge._unchanged(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("number", ["ENOMEM", "EMFILE", "ENFILE"])
+def test_too_little_memory_or_too_many_open_files_are_no_error_of_the_file(tmp_path, monkeypatch, number):
+    def fails(*arguments, **named):
+        raise OSError(getattr(errno, number), "too many")
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(OSError, match="too many"):
         judge._sha256(tmp_path / "a")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import multiprocessing
 import os
@@ -288,6 +289,20 @@ def test_a_folder_without_permission_is_reported_and_the_others_are_listed(disk,
     told = []
     assert [key for key, _ in disk.entries(closed=told.append)] == ["open/a"] and told == ["closed"]
     assert list(disk.keys()) == ["open/a"]
+
+
+def test_a_damaged_entry_on_the_disk_is_listed_and_hides_no_other(disk, monkeypatch):
+    disk.write("a", b"1")
+    disk.write("b", b"1")
+    real = Path.stat
+
+    def stat(path, **named):
+        if path.name == "a":
+            raise OSError(errno.EUCLEAN, "Structure needs cleaning", str(path))
+        return real(path, **named)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert list(disk.keys()) == ["a", "b"]
 
 
 def test_a_link_to_the_root_of_the_disk_is_not_followed(disk, monkeypatch):
