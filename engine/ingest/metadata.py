@@ -16,6 +16,7 @@ import io
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +77,7 @@ class _BadTable(Exception):
 
 def read(source: Blobs, keys: Collection[str], settings: IngestSettings, is_video: Callable[[str], bool]) -> Metadata:
     """What the tables of a source say. keys: of all its files. Raises BlobUnreachable."""
-    found = Metadata()
+    found, as_key = Metadata(), _as_key(keys)
     tables = sorted((key for key in keys if PurePosixPath(key).name in TABLES), key=lambda key: (key.count("/"), key))
     folders = Counter(_folder(key) for key in tables)
     silent: dict[str, list[str]] = {}  # by folder of a table: the videos for which it is the nearest, without a row
@@ -87,7 +88,7 @@ def read(source: Blobs, keys: Collection[str], settings: IngestSettings, is_vide
         try:
             if folders[folder] > 1:
                 raise _BadTable("a folder has one table: metadata.csv or metadata.parquet")
-            rows, bad = _rows(key, content.result(), settings)
+            rows, bad = _rows(key, content.result(), settings, as_key)
         except BlobUnreachable:
             raise
         except (_BadTable, BlobError) as error:
@@ -95,9 +96,13 @@ def read(source: Blobs, keys: Collection[str], settings: IngestSettings, is_vide
             found.broken.append(folder)
             continue
         found.bad += [(key, line) for line in bad]
-        found.rows |= {folder + name: row for name, row in rows.items()}
+        found.rows |= rows
         silent[folder] = []
-        strays = [f"{row.at.rpartition(', ')[2]}: {name}" for name, row in rows.items() if folder + name not in keys]
+        strays = [
+            f"{row.at.rpartition(', ')[2]}: {name.removeprefix(folder)}"
+            for name, row in rows.items()
+            if name not in keys
+        ]
         if strays:
             found.notes.append(f"{key}: {_so_many(len(strays), 'row', 'name', 'names')} no file, first {strays[0]}")
     for video in sorted(key for key in keys if is_video(key) and key not in found.rows):
@@ -125,10 +130,28 @@ def _above(key: str) -> Iterator[str]:
         yield key
 
 
-def _rows(key: str, data: bytes, settings: IngestSettings) -> tuple[dict[str, Row], list[str]]:
-    """The rows of a table by the path of their video below its folder, and lines about rows that name none.
+def _as_key(keys: Collection[str]) -> Callable[[str], str]:
+    """Gives the key that a table means by a path: the same text, or the one key with the same letters in another form.
 
-    Raises _BadTable.
+    File names from macOS may have "é" as two characters (Unicode's NFD); most programs write it as one (NFC).
+    """
+    composed: dict[str, list[str]] = {}
+    for key in keys:
+        composed.setdefault(unicodedata.normalize("NFC", key), []).append(key)
+
+    def as_key(path: str) -> str:
+        alike = composed.get(unicodedata.normalize("NFC", path), [])
+        return alike[0] if len(alike) == 1 else path
+
+    return as_key
+
+
+def _rows(
+    key: str, data: bytes, settings: IngestSettings, as_key: Callable[[str], str]
+) -> tuple[dict[str, Row], list[str]]:
+    """The rows of a table by the key of their video, and lines about rows that name none.
+
+    as_key: gives the key for a path below the source. Raises _BadTable.
     """
     columns, table, first = _parquet(data) if key.endswith(".parquet") else _csv(data)
     if twice := [name for name, number in Counter(columns).items() if number > 1]:
@@ -155,10 +178,11 @@ def _rows(key: str, data: bytes, settings: IngestSettings) -> tuple[dict[str, Ro
             side, where = sides.setdefault(group, (row.split, f"row {number}"))
             if side != row.split:
                 row = replace(row, problem=f"split {row.split!r}, but the {group[0]} has {side!r} in {where}")
-        before = rows.get(str(path))
+        video = as_key(_folder(key) + str(path))
+        before = rows.get(video)
         if before is not None and before.digest != row.digest:
             row = replace(before, problem=f"{before.at.rpartition(', ')[2]} and row {number} name the same file")
-        rows[str(path)] = row
+        rows[video] = row
     return rows, bad
 
 

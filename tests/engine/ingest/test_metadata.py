@@ -131,6 +131,25 @@ def test_a_parquet_value_that_python_cannot_hold_costs_no_other_table(source, co
     assert values(found) == {"a.mp4": {"country": "DE"}} and found.waits("in/b.mp4")
 
 
+def test_a_row_names_a_file_in_either_form_of_unicode_if_only_one_is_meant(source):
+    """macOS writes the dots of an ö as a character of its own, spreadsheets do not."""
+    nfc, nfd = "k\N{LATIN SMALL LETTER O WITH DIAERESIS}ln", "ko\N{COMBINING DIAERESIS}ln"
+    (source / nfd).mkdir()
+    (source / nfd / f"{nfd}.mp4").touch()
+    (source / "metadata.csv").write_text(f"file_name,author,split\n{nfc}/{nfc}.mp4,Ann,val\n", encoding="utf-8")
+    found = read(source)
+    assert (values(found), found.notes) == ({f"{nfd}/{nfd}.mp4": {"author": "Ann"}}, [])
+    assert found.rows[f"{nfd}/{nfd}.mp4"].split == "val"
+
+    for name in (nfc, nfd):
+        (source / f"{name}.mp4").touch()
+    (source / "metadata.csv").write_text(f"file_name,x\n{nfc}.mp4,1\n{nfd}.mp4,2\n", encoding="utf-8")
+    assert values(read(source)) == {f"{nfc}.mp4": {"x": 1}, f"{nfd}.mp4": {"x": 2}}
+
+    (source / f"{nfd}.mp4").unlink()
+    assert read(source).rows[f"{nfc}.mp4"].problem == "row 2 and row 3 name the same file"
+
+
 def test_an_impossible_row_is_a_problem_of_its_video_only(source):
     (source / "metadata.csv").write_text(
         "file_name,author,split,x\n"
