@@ -38,7 +38,7 @@ from engine.ingest.readers import Reader
 from engine.ingest.sources import NoSource, SourceFile, bad_tables, list_files, open_source
 from engine.progress import Progress
 from engine.services import Services
-from storage.blobs.base import BlobMissing, Blobs, check_create_only, read_json
+from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, check_create_only, read_json
 from storage.lease import InUse
 from storage.records import Quarantined, Refusal, Video, content_id
 from storage.wording import counted
@@ -151,7 +151,9 @@ def plan(s: Services, source: str | None = None, project: str | None = None) -> 
     pieces = dict(itertools.islice((piece for piece in turns if piece is not None), MAX_PIECES))
     if errors and not pieces:
         raise errors[0]
-    for key in list(s.blobs.keys("pieces/")):
+    left = list(s.blobs.keys("pieces/"))
+    _forget_failures(s, projects or [""], left)
+    for key in left:
         s.blobs.delete(key)
     for piece_id, content in pieces.items():
         s.blobs.write(_piece_key(piece_id), content)
@@ -183,20 +185,39 @@ def admit_piece(s: Services, piece_id: str) -> list[str]:
     except BlobMissing:
         return []
     project = str(facts.get("project", ""))
-    with trouble.failure_recorded(s.blobs, *_subject(project)), _workplace(s) as work:
+    with trouble.failure_recorded(s.blobs, *_subject(project, "admission")), _workplace(s) as work:
         files = [_file(file) for file in facts["files"]]
         index, since = HashIndex(s.blobs, admitted.WAITING), time.process_time()
         source = open_source(s, facts["source"], work)
         report = _judge_piece(Judging(s=s, source=source, work=work, project=project, index=index), files)
         s.blobs.delete(_piece_key(piece_id))
+        _forget_failures(s, [project], s.blobs.keys("pieces/"))
         if speed := replace(report, cpu_s=time.process_time() - since).hours_a_day_a_core:
             _log.info("%s admitted: %.0f hours of video a day and core", counted(report.admitted, "video"), speed)
         return list(report.batch_ids)
 
 
-def _subject(project: str) -> tuple[str, str]:
-    """Of which batch and stage a failure is recorded."""
-    return trouble.NO_BATCH, f"ingest of {project}" if project else "ingest"
+def _forget_failures(s: Services, projects: Iterable[str], left: Iterable[str]) -> None:
+    """Removes the record of failed pieces of each project that has none left. left: keys of the pieces of all projects.
+
+    A piece that fails is left, so its record stays while others succeed and while it is planned again.
+    """
+    failed = [name for name in projects if trouble.is_recorded(s.blobs, *_subject(name, "admission"))]
+    unfinished = set[str]()
+    for key in left if failed else ():
+        with suppress(BlobMissing, BlobDamaged):  # completed meanwhile; damaged, which the next plan mends
+            unfinished.add(str(read_json(s.blobs, key).get("project", "")))
+    for name in failed:
+        if name not in unfinished:
+            trouble.remove(s.blobs, *_subject(name, "admission"))
+
+
+def _subject(project: str, stage: str = "ingest") -> tuple[str, str]:
+    """Of which batch and stage a failure is recorded.
+
+    stage: "admission" for pieces, because each plan that succeeds removes the record of "ingest".
+    """
+    return trouble.NO_BATCH, f"{stage} of {project}" if project else stage
 
 
 def _with_source(s: Services) -> list[str]:

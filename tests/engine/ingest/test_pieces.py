@@ -1,10 +1,11 @@
 """A large source is ingested in pieces, by one process or by workers on several machines, also if some are killed."""
 
+import errno
 from collections import Counter
 
 import pytest
 
-from engine import batches
+from engine import batches, trouble
 from engine.batches import BatchStage
 from engine.ingest import ingest, judge
 from engine.services import connect
@@ -119,6 +120,46 @@ def test_a_piece_that_failed_is_in_the_next_plan_and_a_late_worker_finds_nothing
         everything(s)
     finally:
         (source / "late.txt").unlink()
+
+
+def test_the_failure_of_a_piece_stays_recorded_until_none_is_left(tmp_path, s, monkeypatch):
+    folder, real, damaged = tmp_path / "texts", judge.judge, {"a.mp4"}
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.mp4").write_text("no video")
+
+    def judging(by, file, *more):
+        if file.key in damaged:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(by, file, *more)
+
+    monkeypatch.setattr(ingest, "judge", judging)
+    with_a, other = ingest.plan(s, str(folder))
+    with pytest.raises(OSError, match="No space"):
+        ingest.admit_piece(s, with_a)
+    (failure,) = trouble.stuck(s.blobs)
+    assert failure.stage == "admission"
+    ingest.admit_piece(s, other)
+    (folder / "0.mp4").write_text("a new file: the pieces are cut elsewhere")
+    with_a, _ = ingest.plan(s, str(folder))
+    assert trouble.stuck(s.blobs) == [failure], "since the first failure"
+    with pytest.raises(OSError, match="No space"):
+        ingest.admit_piece(s, with_a)
+
+    damaged.clear()
+    for piece in ingest.plan(s, str(folder)):
+        assert trouble.stuck(s.blobs) == [failure]
+        ingest.admit_piece(s, piece)
+    assert trouble.stuck(s.blobs) == []
+
+    damaged.add("d.mp4")
+    (folder / "d.mp4").write_text("no video")
+    (with_d,) = ingest.plan(s, str(folder))
+    with pytest.raises(OSError, match="No space"):
+        ingest.admit_piece(s, with_d)
+    (folder / "d.mp4").unlink()
+    assert ingest.plan(s, str(folder)) == [] and len(trouble.stuck(s.blobs)) == 1
+    assert ingest.plan(s, str(folder)) == [] == trouble.stuck(s.blobs)
 
 
 def test_two_machines_ingest_the_same_source_at_once(tmp_path, s, source, monkeypatch):
