@@ -162,9 +162,9 @@ def as_utf8(text: str) -> str:
 
 
 def _own_places(s: Services, source: Blobs) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Where the engine itself writes: the prefixes of keys below the source, and folders that a link may lead to.
+    """Where the engine itself writes: as prefixes of keys below the source, and as folders that no link may lead into.
 
-    Raises NoSource for its own store or home. A home may contain the source.
+    Raises NoSource for its own store or home. A home may contain the source: then links may lead into the home.
     """
     here, store, home = (_place(uri) for uri in (source.uri, s.blobs.uri, str(s.home)))
     if here.startswith(store) or here == home:
