@@ -5,7 +5,7 @@
 /** @import { HeldTicket } from "../shared/held.js" */
 import * as api from "../shared/api.js";
 import { $, element } from "../shared/dom.js";
-import { notice } from "./messages.js";
+import { checkNotice, notice } from "./messages.js";
 import { copyButton } from "../shared/names.js";
 import { endPick, pick, picks } from "./picking.js";
 import { player } from "./screen.js";
@@ -161,13 +161,18 @@ export function closeComments() {
   $("comments").hidden = true;
   $("open-comments").ariaExpanded = "false";
   endPick(takePoint);
+  checkNotice(); // that a comment is being written is no longer true
   $("screen").focus({ preventScroll: true }); // the keys are for the page again
   return true;
 }
 
+/** Whether the thread is open with a text in it that is not sent: keys may be meant for it, wherever the focus is. */
+export const isWriting = () => isOpen && box.value.trim() !== "";
+
 /** @type {import("./picking.js").Take} */
 function takePoint(at, position) {
   if (shown) setPoint({ frame: shown.timeline.frames[position], at });
+  box.focus(); // who points goes on writing
 }
 
 /** @param {{frame: number, at: Point} | null} place */
@@ -198,6 +203,7 @@ function send() {
   outbox.add({ person: session.person.name, ticketId, token, what: "comment", body });
   box.value = "";
   setPoint(null);
+  checkNotice();
   show();
   player.refresh();
 }
@@ -211,7 +217,11 @@ $("comment-form").addEventListener("submit", (event) => {
   event.preventDefault();
   send();
 });
-$("comment-point").addEventListener("click", () => {
+onFrame.addEventListener("change", () => {
+  if (!onFrame.matches(":focus-visible")) box.focus(); // after a click with the pointer
+});
+$("comment-point").addEventListener("click", ({ detail }) => {
+  if (detail > 0) box.focus(); // a click takes the focus from what is written; who came by Tab keeps it here
   if (point) return setPoint(null);
   pick(takePoint);
   notice("Click on the place in the picture that the comment is about.", { until: () => !picks(takePoint) });

@@ -2,7 +2,7 @@
 
 import { answer, leaveTicket, submitMasklet, switchSide, takeBack, why } from "./answers.js";
 import { resizeBrush } from "./brush_size.js";
-import { closeComments, openComments } from "./comments.js";
+import { closeComments, isWriting, openComments } from "./comments.js";
 import {
   hideMasks, nextColour, nextMode, playAnnotated, playEvery, setPanning, step, stepFrame, toChanged, toggleBefore, toSuspect,
 } from "./controls.js";
@@ -86,6 +86,8 @@ const RUN = {
   fit: () => player.wholeFrame(),
   pan: () => setPanning(true),
 };
+// What they do cannot be meant while a comment is written: the ticket would be answered, or go.
+const ANSWER = ["accept", "refine", "refineWhy", "reject", "unsure", "submit", "leave", "turn", "unsubmit"];
 const CHANGE = ["reject", "unsubmit", "turn", "undo", "redo"]; // what they do changes a ticket, on both sides of the work
 /** px, while the key of `pan` is held. @type {Record<string, [number, number]>} */
 const PAN = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
@@ -129,6 +131,7 @@ function onWork(event) {
   const { choosing } = session;
   if (!held) return;
   const digit = keys.digitOf(event);
+  if (choosing && digit >= 0 && isWriting()) return sayUnsent();
   if (choosing && digit >= 0 && numbered(digit)) return event.preventDefault();
   if (event.key === "Escape" && closeViewMenu()) return event.preventDefault();
   if (player.panning && PAN[event.key]) {
@@ -148,8 +151,14 @@ function onWork(event) {
   if (!action) return void (chooseByKey(event) && event.preventDefault());
   event.preventDefault();
   if (action.frame && player.between) return notice(whyNoMask(), { frame: true });
+  const draws = desk.corners > 0 && ["submit", "unsubmit"].includes(action.id); // of a polygon: no answer
+  if (ANSWER.includes(action.id) && !draws && isWriting()) return sayUnsent();
   if (!event.repeat || action.repeats) RUN[action.id](event);
 }
+
+/** A key that answers the ticket was pressed, and its comment is not sent. */
+const sayUnsent = () =>
+  notice("Your comment is not sent yet, so this key does nothing. Ctrl ⏎ in the comment sends it, Esc closes it.", { until: () => !isWriting() });
 
 /** A ticket is only looked at. @param {KeyboardEvent} event */
 function onLook(event) {

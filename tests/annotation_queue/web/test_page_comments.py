@@ -75,6 +75,29 @@ def test_letters_in_a_comment_are_no_keys(verifying, tickets):
     assert page.tab.input_value("#comment-text") == "a x e ? u", "what is not sent stays"
 
 
+def test_a_comment_goes_on_after_a_click_beside_it_and_no_letter_of_it_answers(verifying, tickets):
+    page = verifying(2)
+    page.press("Shift+C")
+    page.tab.click("#comment-point")
+    page.point(*centre(0))
+    page.until(lambda: page.tab.locator(".pin").count() == 1)
+    page.tab.keyboard.type("wrong edge")
+    page.tab.click("#comment-frame")
+    page.tab.keyboard.type(" here")
+    assert page.tab.input_value("#comment-text") == "wrong edge here" and not page.tab.is_checked("#comment-on-frame")
+    page.tab.click("#timeline")
+    page.press("w")
+    page.until(lambda: "not sent yet" in page.text("#notice"))
+    page.press("a", "e", "u", "x", "Backspace")
+    page.settled()
+    assert page.ticket() == "ticket-0000" and page.tab.locator(".reason").count() == 0
+    assert page.tab.get_attribute("body", "data-kind") == "verify" and tickets.find(state=State.DONE) == []
+    page.press("Escape")
+    assert page.tab.is_hidden("#comments") and page.tab.is_hidden("#notice")
+    page.press("a")
+    page.until(lambda: tickets.ticket("ticket-0000").state is State.DONE)
+
+
 def test_a_point_is_chosen_in_the_picture_and_shown_there_to_the_next_person(verifying, open_page, tickets):
     page = verifying()
     page.press("ArrowRight")
