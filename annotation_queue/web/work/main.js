@@ -41,7 +41,7 @@ listenForLogins(begin);
 try {
   await outbox.open();
 } catch (error) {
-  notice(`This browser cannot keep what you do (${nameOfError(error)}): stay online until it says Saved.`);
+  notice(`This browser cannot keep what you do (${nameOfError(error)}): stay online until it says Saved.`, { over: true });
 }
 await finishElsewhere();
 try {

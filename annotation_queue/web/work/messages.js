@@ -85,7 +85,7 @@ let isFresh = false; // the note was made by what runs now: what that changes do
 for (const act of ["keydown", "pointerdown"]) addEventListener(act, () => (isFresh = false), { capture: true });
 
 /**
- * A note above the video.
+ * A note above the video, or over what is shown in its place.
  * @param {string} text
  * @param {Truth} [until]
  */
@@ -116,8 +116,12 @@ function leaveTicket() {
 }
 
 session.on("ticket", leaveTicket);
-session.on("view", (name) => name !== "work" && leaveTicket());
-session.on("view", (name) => $(name === "sheet" ? "sheet" : "stage").append($("notice"))); // where it can be seen
+session.on("view", (name) => {
+  const place = $(name === "work" ? "stage" : name);
+  if (place.contains($("notice"))) return; // the same again, such as a message with new numbers
+  if (name !== "work") leaveTicket();
+  place.append($("notice")); // where it can be seen
+});
 session.on("draft", () => {
   if (!isFresh && !truth.until && !truth.over && !truth.stays) hideNotice();
 });

@@ -47,6 +47,25 @@ def test_a_note_about_a_ticket_goes_with_it(open_page, tickets):
     page.until(lambda: not page.tab.is_visible("#notice"))
 
 
+NO_STORAGE = "indexedDB.open = () => { throw new DOMException('', 'SecurityError'); }"
+SHOW_AGAIN = "async () => (await import('/web/work/messages.js')).view('message')"
+
+
+def test_a_note_is_seen_where_no_ticket_is_shown(open_page):
+    page = open_page()
+    page.tab.add_init_script(NO_STORAGE)
+    page.tab.reload()
+    page.shows("login")
+    page.until(lambda: page.tab.is_visible("#notice"))
+    assert "This browser cannot keep what you do (SecurityError)" in page.text("#notice")
+    page.log_in()
+    page.says("Nothing left to verify")
+    page.press("Backspace")
+    page.until(lambda: "no answer to take back" in page.text("#notice"))
+    page.tab.evaluate(SHOW_AGAIN)  # as with each new count of what is left
+    assert page.tab.is_visible("#notice")
+
+
 def test_a_click_without_a_connection_does_not_say_that_the_model_works(correcting, tickets, monkeypatch):
     monkeypatch.setattr(logins, "HEARTBEAT_S", 3600.0)  # the page asks because the network has changed
     tickets.lease_s = 10_800.0
