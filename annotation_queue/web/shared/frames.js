@@ -96,10 +96,10 @@ export class Frames {
         this.#trim();
         this.onthumb();
       }
-      if (decode) {
+      if (decode && this.limit > 0) {
         this.#decoding++;
         const bitmap = await createImageBitmap(blob).finally(() => this.#decoding--);
-        if (signal.aborted) return bitmap.close();
+        if (signal.aborted || this.limit === 0) return bitmap.close();
         this.#bitmaps.set(position, bitmap);
         this.#trim();
         this.onready();
@@ -158,7 +158,7 @@ export class Frames {
     }
   }
 
-  /** Not on screen for a while: keep what was fetched, drop what was decoded, fetch nothing more. */
+  /** Not on screen for a while: keep what was fetched, drop what is decoded, also what is being decoded; fetch nothing more. */
   rest() {
     this.limit = 0;
     this.#every?.close();
