@@ -265,7 +265,7 @@ export const stats = (project) => ask("GET", `/api/stats${project ? `?${new URLS
 export const figures = () => ask("GET", "/api/figures");
 
 /**
- * The JPEG of exactly this frame. An abort throws an AbortError.
+ * The JPEG of exactly this frame. An abort throws an AbortError; a frame that takes too long is Unreachable.
  * @param {string} videoId
  * @param {number} frameIdx
  * @param {AbortSignal} [signal]
@@ -287,16 +287,17 @@ export const frameOf = (release) => (videoId, frameIdx, signal) =>
  * @param {AbortSignal} [signal]
  */
 async function frameAt(video, frameIdx, signal) {
-  let response;
+  const either = AbortSignal.any([...(signal ? [signal] : []), AbortSignal.timeout(PATIENCE_MS)]);
   try {
-    response = await fetch(`${video}/frames/${frameIdx}.jpg`, { credentials: "same-origin", signal });
+    const response = await fetch(`${video}/frames/${frameIdx}.jpg`, { credentials: "same-origin", signal: either });
+    if (response.status >= 500) throw new Unreachable(`${response.status}`);
+    if (!response.ok) throw new Refused(response.status, "", `frame ${frameIdx}: error ${response.status}`);
+    return await response.blob();
   } catch (error) {
-    if (error instanceof Error && error.name === "AbortError") throw error;
-    throw new Unreachable(messageOf(error));
+    signal?.throwIfAborted();
+    if (error instanceof Refused || error instanceof Unreachable) throw error;
+    throw new Unreachable(messageOf(error)); // also a request or a body that took too long
   }
-  if (response.status >= 500) throw new Unreachable(`${response.status}`);
-  if (!response.ok) throw new Refused(response.status, "", `frame ${frameIdx}: error ${response.status}`);
-  return response.blob();
 }
 
 /**
