@@ -34,7 +34,8 @@ function show(view) {
  * @param {(query: URLSearchParams) => void} showQuery
  */
 async function route(me, people, showQuery) {
-  const asked = new URLSearchParams(location.hash.slice(1));
+  const here = location.hash;
+  const asked = new URLSearchParams(here.slice(1));
   const id = asked.get("ticket");
   $("error").textContent = "";
   try {
@@ -53,6 +54,7 @@ async function route(me, people, showQuery) {
       await showCards(asked);
     }
   } catch (error) {
+    if (here !== location.hash) return; // the person is elsewhere by now
     show("list");
     $("error").textContent = messageOf(error);
   }

@@ -125,6 +125,21 @@ def test_a_ticket_that_comes_after_the_list_is_back_is_not_opened(as_lead, ticke
     assert steps == 0
 
 
+def test_a_ticket_that_fails_late_closes_none_that_was_opened_since(as_lead, tickets):
+    tickets.open_batch("b", verify_tickets(2, FRAMES))
+    page = as_lead()
+    page.until(lambda: len(ids(page)) == 2)
+    waits = []
+    page.tab.route("**/tickets/ticket-0000/history", lambda route: waits.append(route))
+    page.tab.evaluate("location.hash = 'ticket=ticket-0000'")
+    page.until(lambda: waits)
+    page.tab.evaluate("location.hash = 'ticket=ticket-0001'")
+    page.tab.wait_for_selector(".step")
+    with page.tab.expect_event("requestfailed"):
+        waits[0].abort()
+    assert page.tab.is_visible("#ticket") and page.tab.is_hidden("#list") and page.text("#error") == ""
+
+
 def test_a_lead_goes_through_many_tickets_page_by_page(as_lead, tickets):
     tickets.open_batch("b", verify_tickets(70, 8))
     page = as_lead("order=score")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-# Two tickets leave the screen: one while a frame is fetched, one while it is decoded. How often a frame was decoded, and
-# how many of the decoded frames are still there.
+# Two tickets leave the screen: one while a frame is fetched, one while it is decoded. How often a frame was decoded,
+# and how many of the decoded frames are still there.
 RESTING = """
 async () => {
   const { Frames } = await import("/web/shared/frames.js");
