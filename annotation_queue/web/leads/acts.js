@@ -9,6 +9,9 @@ const AT_ONCE = 100; // tickets of one request
 const PRIORITY = 10; // that the field offers
 const LONGEST = 2000; // characters of a comment
 
+/** The comment whose answer is missing, and what it says to whom. Sent again, it is the same act. @type {{what: string, deed: Deed} | null} */
+let unanswered = null;
+
 /**
  * @typedef {object} Doing
  * @property {() => string[]} tickets  that an act is about
@@ -35,13 +38,18 @@ export function controlsFor(doing) {
   let sends = false; // Enter once more would send everybody the comment once more
   const comment = async () => {
     if (sends) return;
-    if (!text.value.trim()) return text.focus();
-    const deed = commenting(text.value.trim(), doing.frame());
+    const words = text.value.trim();
+    if (!words) return text.focus();
+    const frame = doing.frame();
+    const what = JSON.stringify([words, frame, doing.tickets()]);
+    const deed = unanswered?.what === what ? unanswered.deed : commenting(words, frame);
+    unanswered = { what, deed };
     await run(doing, async (ids) => {
       sends = true;
       try {
         const done = await deed(ids);
-        text.value = "";
+        if (unanswered?.deed === deed) unanswered = null;
+        if (text.value.trim() === words) text.value = ""; // unless the next one has been begun
         return done;
       } finally {
         sends = false;

@@ -202,21 +202,32 @@ def test_a_lead_comments_many_tickets_at_once_and_reads_the_thread_beside_the_re
     page.tab.fill("#bulk [aria-label=Comment]", "look at the edges")
     page.tab.locator("#bulk [aria-label=Comment]").evaluate(ENTER_TWICE)
     page.until(lambda: "The queue does not answer" in page.text("#bulk"))
-    page.tab.unroute("**/api/comments")
     page.tab.get_by_role("button", name="Try again").click()
+    page.until(lambda: len(sent) == 2 and "The queue does not answer" in page.text("#bulk"))
+    held = []
+    page.tab.unroute("**/api/comments")
+    page.tab.route("**/api/comments", lambda route: held.append(route))
+    page.tab.get_by_role("button", name="Send").click()
+    page.until(lambda: held)
+    page.tab.fill("#bulk [aria-label=Comment]", "and the next")  # before the first one is answered
+    held[0].continue_()
     page.until(lambda: "2 tickets done" in page.text("#bulk"))
-    assert page.tab.input_value("#bulk [aria-label=Comment]") == ""
-    assert len(sent) == 2 and sent[0] == sent[1], "one request for all tickets, and once more"
+    page.tab.unroute("**/api/comments")
+    assert page.tab.input_value("#bulk [aria-label=Comment]") == "and the next"
+    assert len(sent) == 3 and sent[0] == sent[1] == sent[2], "one request for all tickets, and twice more"
+    page.tab.get_by_role("button", name="Send").click()
+    page.until(lambda: page.tab.input_value("#bulk [aria-label=Comment]") == "")
+    both = ["look at the edges", "and the next"]
     threads = [[c.text for c in comments.read(tickets.database, f"ticket-000{n}", LEA)] for n in range(2)]
-    assert threads == [["is this right?", "look at the edges"], ["look at the edges"]], "each once"
+    assert threads == [["is this right?", *both], both], "each once"
     page.tab.goto(f"{page.url}/web/browser.html#ticket=ticket-0000")
-    page.until(lambda: page.tab.locator("#thread li").count() == 2)
+    page.until(lambda: page.tab.locator("#thread li").count() == 3)
     page.tab.click("#thread button")
     page.until(lambda: page.text("#at").startswith("frame 40"))
     assert page.tab.get_attribute("#thread a", "href") == "/#ticket=ticket-0000&frame=40"
     page.tab.fill("#ticket-acts [aria-label=Comment]", "yes")
     page.tab.get_by_role("button", name="Send").click()
-    page.until(lambda: page.tab.locator("#thread li").count() == 3 and "frame 40" in page.text("#thread li:last-child"))
+    page.until(lambda: page.tab.locator("#thread li").count() == 4 and "frame 40" in page.text("#thread li:last-child"))
 
 
 def test_an_act_whose_answer_is_lost_is_sent_again_and_done_once(as_lead, tickets):
