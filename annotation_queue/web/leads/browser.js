@@ -26,6 +26,7 @@ let listed = ""; // the filters of the list on screen
 function show(view) {
   for (const id of ["list", "ticket", "kept"]) $(id).hidden = id !== view;
   if (view !== "ticket") close();
+  if (view !== "kept") $("kept-works").replaceChildren(); // the pictures take memory
 }
 
 /**

@@ -2,7 +2,7 @@
 
 /** @import { Work } from "../shared/kept_work.js" */
 import * as api from "../shared/api.js";
-import { $, element, messageOf } from "../shared/dom.js";
+import { $, element, messageOf, whenSeen } from "../shared/dom.js";
 import { describe, drawPictures, worksOf } from "../shared/kept_work.js";
 import { named, videos } from "../shared/names.js";
 import { many } from "../shared/words.js";
@@ -30,14 +30,16 @@ function rowOf(work) {
   const pictures = element("div", { className: "pictures" });
   const when = new Date(work.operations[0].created_at).toLocaleString();
   const id = encodeURIComponent(work.ticketId);
-  drawPictures(work, pictures, MASKS).catch((error) => (said.textContent = `No picture: ${messageOf(error)}`));
-  return element("section", { className: "kept", ariaLabel: `Work of ${work.person} on ${work.ticketId}` },
+  const row = element("section", { className: "kept", ariaLabel: `Work of ${work.person} on ${work.ticketId}` },
     element("p", {}, element("b", {}, work.person), ` · ${when} · `, named(videos, work.videoId, "video")), pictures,
     element("p", {}, describe(work)), said,
     element("div", { className: "actions" },
       element("a", { className: "quiet bordered", href: `#ticket=${id}` }, "Open the ticket"),
       element("a", { className: "quiet bordered", href: "/#kept" }, "Apply it at the desk"),
       element("button", { type: "button", className: "quiet bordered", onclick: () => void dismiss(work, said) }, "Dismiss")));
+  whenSeen(row, () => drawPictures(work, pictures, MASKS)
+    .catch((error) => (said.textContent = `No picture: ${messageOf(error)}`)));
+  return row;
 }
 
 /**

@@ -42,6 +42,26 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/** What is to be done once an element is seen. @type {WeakMap<Element, () => unknown>} */
+const wanted = new WeakMap();
+const seen = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    wanted.get(target)?.();
+  }
+});
+
+/**
+ * Do something once an element comes into view: most of a long list is never looked at.
+ * @param {Element} holder
+ * @param {() => unknown} run
+ */
+export function whenSeen(holder, run) {
+  wanted.set(holder, run);
+  seen.observe(holder);
+}
+
 /**
  * The 2D context of a canvas.
  * @param {HTMLCanvasElement} canvas

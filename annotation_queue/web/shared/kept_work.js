@@ -9,6 +9,10 @@ import { area, runs, spans } from "./rle.js";
 import { many, VERDICTS } from "./words.js";
 
 const PICTURES = 4; // of each ticket's work
+const WIDTH = 320; // px of a picture
+
+/** Each picture is drawn here at the size of its video, where the masks fit, before it is made small. */
+const full = element("canvas");
 
 /** @typedef {Payload & {verdict?: string, text?: string, masklet?: Masklet}} Content */
 
@@ -107,6 +111,7 @@ function framesOf({ operations }) {
 }
 
 /**
+ * Draw the pictures, until their holder leaves the page.
  * @param {Work} work
  * @param {HTMLElement} holder
  * @param {Colour} colour  of the masks
@@ -114,8 +119,10 @@ function framesOf({ operations }) {
 export async function drawPictures(work, holder, colour) {
   const info = await api.video(work.videoId);
   for (const [frame, { rle, points }] of framesOf(work)) {
+    if (!holder.isConnected) return;
     const text = `Frame ${frame}`;
-    const canvas = element("canvas", { width: info.width, height: info.height, role: "img", ariaLabel: text });
+    const size = { width: WIDTH, height: Math.round((WIDTH * info.height) / info.width) };
+    const canvas = element("canvas", { ...size, role: "img", ariaLabel: text });
     holder.append(element("figure", {}, canvas, element("figcaption", {}, text)));
     await drawPicture(canvas, info, frame, rle, points ?? [], colour);
   }
@@ -124,7 +131,8 @@ export async function drawPictures(work, holder, colour) {
 /** @type {(canvas: HTMLCanvasElement, info: VideoInfo, frame: number, rle: string | undefined, points: [number, number][], colour: Colour) => Promise<void>} */
 async function drawPicture(canvas, info, frame, rle, points, colour) {
   const bitmap = await createImageBitmap(await api.frame(info.video_id, frame));
-  const context = pen(canvas);
+  Object.assign(full, { width: info.width, height: info.height }); // empties it
+  const context = pen(full);
   context.drawImage(bitmap, 0, 0, info.width, info.height);
   bitmap.close();
   if (rle) {
@@ -134,4 +142,7 @@ async function drawPicture(canvas, info, frame, rle, points, colour) {
   }
   context.fillStyle = "#fff";
   for (const [x, y] of points) context.fillRect(x - info.width / 100, y - info.width / 100, info.width / 50, info.width / 50);
+  const small = pen(canvas);
+  small.imageSmoothingQuality = "high";
+  small.drawImage(full, 0, 0, canvas.width, canvas.height);
 }

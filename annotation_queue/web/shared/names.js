@@ -2,7 +2,7 @@
 
 /** @import { Batch, VideoInfo } from "./types.js" */
 import * as api from "./api.js";
-import { element } from "./dom.js";
+import { element, whenSeen } from "./dom.js";
 
 const SAID_MS = 1200; // how long a button says whether it has copied
 const SHORT = 8; // characters of an id that stands for a name
@@ -19,16 +19,6 @@ export function nameOfBatch({ name, project, batch_id, opened_at }) {
   const parts = new Set([project, name || short(batch_id), new Date(1000 * opened_at).toLocaleDateString()]);
   return [...parts].filter(Boolean).join(" · ");
 }
-
-/** What is to be asked for once an element is seen: long lists have many names. @type {WeakMap<Element, () => void>} */
-const wanted = new WeakMap();
-const seen = new IntersectionObserver((entries) => {
-  for (const { isIntersecting, target } of entries) {
-    if (!isIntersecting) continue;
-    seen.unobserve(target);
-    wanted.get(target)?.();
-  }
-});
 
 /** What was asked for before, by id. A name does not change; a failure is asked again. */
 class Known {
@@ -58,8 +48,7 @@ class Known {
     holder.textContent = this.#names.get(id) ?? short(id);
     holder.title = id;
     if (this.#names.has(id)) return;
-    wanted.set(holder, () => this.#of(id).then((name) => (holder.textContent = name), () => {})); // or the id stays
-    seen.observe(holder);
+    whenSeen(holder, () => this.#of(id).then((name) => (holder.textContent = name), () => {})); // or the id stays
   }
 }
 

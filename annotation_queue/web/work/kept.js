@@ -5,7 +5,7 @@
 /** @import { HeldTicket } from "../shared/held.js" */
 /** @import { Work } from "../shared/kept_work.js" */
 import * as api from "../shared/api.js";
-import { $, element, messageOf } from "../shared/dom.js";
+import { $, element, messageOf, whenSeen } from "../shared/dom.js";
 import { describe, drawPictures, NAMES, repeated, worksOf } from "../shared/kept_work.js";
 import { fail } from "./login.js";
 import { notice } from "./messages.js";
@@ -54,8 +54,8 @@ function rowOf(work) {
   const pictures = element("div", { className: "pictures" });
   row.append(element("p", { className: "label" }, `${whose}${when} · `, named(videos, work.videoId, "video")), pictures,
     element("p", {}, describe(work)), said, actions);
-  drawPictures(work, pictures, player.colours.fill)
-    .catch((error) => (said.textContent = `No picture: ${messageOf(error)}`));
+  whenSeen(row, () => drawPictures(work, pictures, player.colours.fill)
+    .catch((error) => (said.textContent = `No picture: ${messageOf(error)}`)));
   return row;
 }
 
@@ -145,6 +145,7 @@ function again(work, held) {
   session.emit("draft");
 }
 
+dialog.addEventListener("close", () => dialog.open || $("kept-works").replaceChildren()); // the pictures take memory
 $("kept").addEventListener("click", () => {
   dialog.showModal();
   show();

@@ -68,7 +68,7 @@ def test_late_work_is_shown_as_pictures_and_applied_to_its_ticket(open_page, tic
     assert "2 drawn masks" in page.text("#kept-works") and "1 undo" in page.text("#kept-works")
     page.until(lambda: "video-0.mp4" in page.text("#kept-works"))
     page.until(lambda: page.tab.locator("#kept-works canvas").count() == 2)
-    pixel = "c => [...c.getContext('2d').getImageData(60, 190, 1, 1).data]"
+    pixel = "c => [...c.getContext('2d').getImageData(30, 95, 1, 1).data]"
     page.until(lambda: page.tab.locator("#kept-works canvas").first.evaluate(pixel)[2] > 150)  # violet on the disc
     page.tab.click("#kept-works .primary")
     page.until(lambda: page.tab.is_hidden("#kept"))
@@ -82,6 +82,26 @@ def test_late_work_is_shown_as_pictures_and_applied_to_its_ticket(open_page, tic
     ]
     page.press("Enter", "Enter")
     page.until(lambda: tickets.ticket(held.ticket_id).state is State.DONE)
+
+
+def test_of_a_long_list_only_what_is_looked_at_is_drawn_small_and_while_it_is_open(open_page, tickets):
+    came_late(tickets)
+    page = open_page()
+    page.log_in("ann")
+    page.correcting(0)
+    (operation, *_) = page.tab.evaluate("async () => (await import('/web/shared/api.js')).kept()")
+    works = [operation | {"ticket_id": f"ticket-{n}", "operation_id": f"late-{n}"} for n in range(30)]
+    page.tab.route("**/api/me/kept", lambda route: route.fulfill(json=works))
+    page.tab.evaluate("async () => (await import('/web/work/kept.js')).refreshKept()")
+    kept_of(page)
+    rows = page.tab.locator("#kept-works .kept")
+    page.until(lambda: rows.first.locator("canvas").count() == 1)
+    rows.last.scroll_into_view_if_needed()
+    page.until(lambda: rows.last.locator("canvas").count() == 1)
+    assert rows.count() == 30 and rows.nth(15).locator("canvas").count() == 0
+    assert rows.first.locator("canvas").evaluate("canvas => [canvas.width, canvas.height]") == [320, 180]
+    page.press("Escape")
+    page.until(lambda: rows.count() == 0)
 
 
 def test_a_submitted_masklet_is_applied_frame_by_frame(open_page, tickets):
