@@ -53,7 +53,6 @@ from benchmarks.fault_jobs import MASKLETS
 from benchmarks.fault_processes import CONTEXT, Crew, Killer, QueueServer, Tally
 from benchmarks.queue import PrivatePostgres
 from engine import batches
-from engine.batches import BatchStage
 from engine.processes.ports import free_port
 from engine.services import Services, connect
 from engine.settings import IngestSettings, LogSettings, QueueSettings, Settings, StorageSettings
@@ -80,8 +79,8 @@ PRELOADED = [  # what the processes would import: a process that takes a killed 
     "pyiceberg.io.pyarrow",
     "uvicorn",
 ]
-KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
-ENVIRONMENT = KEYS | {"AWS_EC2_METADATA_DISABLED": "true", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+ENVIRONMENT |= {"AWS_EC2_METADATA_DISABLED": "true", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -299,7 +298,7 @@ def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str 
 
 
 def _is_collected(s: Services, batch_id: str) -> bool:
-    return batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) is not None
+    return batches.facts(s.blobs, batch_id, batches.BatchStage.COLLECTED) is not None
 
 
 def _kill_all(
