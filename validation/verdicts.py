@@ -6,6 +6,7 @@ bootstrap that draws videos.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,11 @@ Truth = NDArray[np.bool_]
 
 BINS = 10  # of equal count, for the calibration error
 DRAWS = 500
-TRIES = 40  # cuts that are tried by a bootstrap, at most
+GROWTH = 1.05  # a cut that is tested has so many times the candidates of the one before
+LEAST_VIDEOS = 20  # of a cut that proves anything: with fewer, an interval over videos means little
+# How alike at least two candidates of one video are taken to be: a correlation, 0 to 1. A cut with no or few wrong
+# candidates says nothing about it, and by chance it may show less than there is.
+LEAST_ALIKE = 0.1
 
 
 @dataclass(frozen=True)
@@ -97,24 +102,60 @@ def cuts_of(probability: Numbers, truth: Truth) -> list[Cut]:
 
 
 def sure_cut(probability: Numbers, truth: Truth, videos: Sequence[str], precision: float) -> Cut:
-    """A large cut whose precision is at least this by the lower bound of its 95 % interval: the largest of TRIES.
+    """A large cut whose precision is at least this, by the lower bound of its 95 % interval over videos.
 
-    The bound is the lower one of two: Wilson's, which holds where no candidate was wrong, and that of a bootstrap over
-    videos, which holds where the wrong ones come from few videos.
+    Larger and larger cuts are tested until one fails; the result is the one before. The truth has no say in which cuts
+    are tested, so the search errs no more often than a single test does. The first test is of the smallest cut that a
+    single wrong candidate would not refute.
+
+    What it guarantees: in at most 2.5 of 100 cases, the cut is less precise than this on all videos of the same kind.
+    If candidates of one video are much alike (a correlation of 0.3), these are up to 4, and if whole videos are right
+    or wrong, even more. It takes for granted that new videos are like the judged ones, and that the verifier that
+    decides is as good as those that gave these probabilities.
+    Source: Angelopoulos et al. 2021, "Learn then Test" (tests in a fixed sequence).
     """
-    from scipy.stats import binomtest
+    _, of = np.unique(np.array(videos), return_inverse=True)
+    cuts = cuts_of(probability, truth)
+    found, begun, tested = NOTHING, False, 0
+    for cut in cuts:
+        if cut.count < GROWTH * tested and cut is not cuts[-1]:
+            continue
+        tested = cut.count
+        inside = probability >= cut.threshold
+        sizes = np.bincount(of[inside])
+        shown = sizes > 0
+        sizes, wrong = sizes[shown], np.bincount(of[inside], ~truth[inside])[shown]
+        if not begun:
+            single = np.eye(1, len(sizes), sizes.argmin())[0]
+            begun = lower_bound(sizes, single) >= precision
+        if begun:
+            if lower_bound(sizes, wrong) < precision:
+                break
+            found = cut
+    return found
 
-    def wilson(cut: Cut) -> float:
-        return float(binomtest(cut.right, cut.count).proportion_ci(CONFIDENCE, "wilson").low)
 
-    precise = [cut for cut in cuts_of(probability, truth) if cut.right >= precision * cut.count]
-    proved = [cut for cut in reversed(precise) if wilson(cut) >= precision]
-    for cut in proved[:: 1 + len(proved) // TRIES]:
-        inside = np.flatnonzero(probability >= cut.threshold)
-        drawn = bootstrap(lambda rows: float(truth[rows].mean()), [videos[int(i)] for i in inside], inside)
-        if drawn.low >= precision:
-            return cut
-    return NOTHING
+def lower_bound(sizes: NDArray[np.intp], wrong: Numbers) -> float:
+    """The lower bound of the 95 % interval of a precision; 0 with fewer than LEAST_VIDEOS videos.
+
+    sizes: the candidates of each video, at least 1.  wrong: how many of them are wrong.
+    Wilson's interval with fewer candidates than there are: as many independent ones as tell as much as these, which are
+    alike within a video. Source: Korn and Graubard 1998; differs: Wilson's interval, and LEAST_ALIKE.
+    """
+    from scipy.special import stdtrit
+
+    count, videos = int(sizes.sum()), len(sizes)
+    if videos < LEAST_VIDEOS:
+        return 0.0
+    share = float(wrong.sum()) / count
+    effect = 1 + LEAST_ALIKE * (float((sizes**2).sum()) / count - 1)
+    if 0 < share < 1:
+        variance = float(((wrong - share * sizes) ** 2).sum()) * videos / (videos - 1) / count**2
+        effect = max(effect, variance * count / (share * (1 - share)))
+    independent = count / effect
+    limit = float(stdtrit(videos - 1, (1 + CONFIDENCE) / 2))
+    reach = limit * math.sqrt(share * (1 - share) / independent + (limit / (2 * independent)) ** 2)
+    return (1 - share + limit**2 / (2 * independent) - reach) / (1 + limit**2 / independent)
 
 
 def bootstrap(figure: Callable[[NDArray[np.intp]], float], videos: Sequence[str], rows: NDArray[np.intp]) -> Interval:

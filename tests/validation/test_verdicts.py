@@ -56,16 +56,59 @@ def test_candidates_of_one_probability_stay_together_and_those_of_probability_ze
     assert verdicts.largest_cut(at(0.0, 0.0), are("++"), 0.5) == NOTHING
 
 
-def test_a_cut_is_sure_only_with_enough_candidates():
-    """Without an error, Wilson's lower bound reaches 98 % at 189 candidates: n / (n + 1.96²)."""
-    for count, wanted in ((188, NOTHING), (189, Cut(0.9, 189, 189))):
-        videos = [f"v{i % 30}" for i in range(count)]
-        assert verdicts.sure_cut(np.full(count, 0.9), np.ones(count, bool), videos, 0.98) == wanted
+def draw(seed, *, precision, videos, alike=0.1):
+    """Candidates, 12 a video on average, of which this share is right, whatever their probability.
+
+    alike: the correlation of two candidates of one video.
+    """
+    generator = np.random.default_rng(seed)
+    others = 1 / alike - 1
+    chance = generator.beta(precision * others, (1 - precision) * others, videos)
+    of = np.repeat(np.arange(videos), 1 + generator.poisson(11, videos))
+    return generator.random(len(of)), generator.random(len(of)) < chance[of], of.astype(str)
+
+
+def share_with_a_cut(draws, **what):
+    found = [verdicts.sure_cut(*draw(seed, **what), 0.98).count > 0 for seed in range(draws)]
+    return sum(found) / draws
+
+
+def test_the_search_for_a_cut_finds_one_by_chance_no_more_often_than_a_single_test_would():
+    """The largest of all proved cuts would be one by chance in 6 of 100 draws of the second kind."""
+    assert share_with_a_cut(200, precision=0.97, videos=30, alike=0.3) <= 0.03
+    assert share_with_a_cut(200, precision=0.98, videos=200) <= 0.03
+
+
+def test_a_verifier_that_is_right_has_its_cut_and_nearly_all_of_it():
+    assert share_with_a_cut(60, precision=0.999, videos=100) >= 0.9
+    probability, truth, videos = draw(1, precision=0.9999, videos=100)
+    assert verdicts.sure_cut(probability, truth, videos, 0.98).count == len(truth)
+
+
+def test_the_cut_ends_where_the_verifier_errs():
+    probability, truth = np.linspace(1, 0.5, 2000), np.arange(2000) < 1000
+    cut = verdicts.sure_cut(probability, truth, [f"v{i % 200}" for i in range(2000)], 0.98)
+    assert 950 <= cut.count <= 1010 and cut.right >= 0.98 * cut.count
+
+
+def test_few_videos_prove_nothing():
+    """With a correlation of 0.1, 50 candidates of a video tell as much as 8."""
+    for count, sure in ((19, False), (20, False), (60, True)):
+        videos = np.repeat(np.arange(count), 50).astype(str)
+        found = verdicts.sure_cut(np.full(len(videos), 0.9), np.ones(len(videos), bool), videos, 0.98)
+        assert (found != NOTHING) is sure
+    many, few = np.full(19, 10**6), np.full(20, 9)
+    assert verdicts.lower_bound(many, np.zeros(19)) == 0 < verdicts.lower_bound(few, np.zeros(20))
+
+
+def test_the_bound_of_single_candidates_is_wilsons_with_students_limit():
+    """n / (n + t²), where no candidate is wrong."""
+    assert verdicts.lower_bound(np.ones(200, int), np.zeros(200)) == pytest.approx(200 / (200 + 1.97196**2), abs=1e-6)
 
 
 def test_errors_of_one_video_make_a_cut_less_sure_than_the_same_errors_spread_out():
     probability, truth = np.full(2000, 0.9), np.ones(2000, bool)
-    truth[:20] = False
+    truth[:10] = False
     spread = [f"v{i % 100}" for i in range(2000)]
     assert verdicts.sure_cut(probability, truth, spread, 0.98).count == 2000
     in_one = [f"v{i // 20}" for i in range(2000)]

@@ -110,7 +110,7 @@ def store(tmp_path):
     """A home with 400 reviewed candidates and the verifier that learned from them."""
     everything = VerifierSettings(order=True, accept=True, reject=True)
     with connect(Settings(home=tmp_path, verifier=everything)) as s:
-        release = reviewed.review(s.blobs, A, candidates(A, 900, videos=30), 1)
+        release = reviewed.review(s.blobs, A, candidates(A, 900, videos=200), 1)
         keeping.refit(s.blobs, release, 0.98)
         yield s
 
@@ -132,7 +132,7 @@ def test_the_verifier_of_a_batch_is_pinned(store):
 def test_a_batch_that_was_begun_without_a_verifier_stays_without(tmp_path):
     with connect(Settings(home=tmp_path, verifier=VerifierSettings(accept=True))) as s:
         assert routing.of_batch(s, B, candidates(B, 3)) == {}
-        release = reviewed.review(s.blobs, A, candidates(A, 900, videos=30), 1)
+        release = reviewed.review(s.blobs, A, candidates(A, 900, videos=200), 1)
         keeping.refit(s.blobs, release, 0.98)
         assert routing.of_batch(s, B, candidates(B, 3)) == {}
 
@@ -157,7 +157,7 @@ def sized(row, video):
 
 
 def test_what_the_verifier_decided_reaches_the_release_under_its_name(queue, monkeypatch):
-    kept = keeping.refit(queue.blobs, reviewed.review(queue.blobs, A, candidates(A, 900, videos=30), 1), 0.98)
+    kept = keeping.refit(queue.blobs, reviewed.review(queue.blobs, A, candidates(A, 900, videos=200), 1), 0.98)
     batch_id = admit_batch(queue)
     videos = {video.video_id: video for video in queue.tables.videos()}
     train = next(video for video in videos.values() if video.split == "train")
