@@ -24,6 +24,7 @@ from validation.verdicts import NOTHING, Cut, Interval
 A, B = "a" * 16, "b" * 16
 NAME = "verifier-0001-00000000"
 SOME = Interval(0.9, 0.8, 1.0)
+PRECISION = 0.9  # which few candidates prove
 
 
 CUTS = Cut(0.9, 300, 300), Cut(0.8, 300, 300)
@@ -107,11 +108,11 @@ def test_hard_first_is_the_order_of_doubt():
 
 @pytest.fixture
 def store(tmp_path):
-    """A home with 400 reviewed candidates and the verifier that learned from them."""
-    everything = VerifierSettings(order=True, accept=True, reject=True)
+    """A home with 300 reviewed candidates and the verifier that learned from them."""
+    everything = VerifierSettings(order=True, accept=True, reject=True, precision=PRECISION)
     with connect(Settings(home=tmp_path, verifier=everything)) as s:
-        release = reviewed.review(s.blobs, A, candidates(A, 900, videos=200), 1)
-        keeping.refit(s.blobs, release, 0.98)
+        release = reviewed.review(s.blobs, A, candidates(A, 300, videos=25), 1)
+        keeping.refit(s.blobs, release, PRECISION)
         yield s
 
 
@@ -120,7 +121,7 @@ def test_the_verifier_of_a_batch_is_pinned(store):
     first = routing.of_batch(store, B, rows)
     assert {route.verdict for route in first.values()} == {Verdict.ACCEPT, None}
     release = reviewed.review(store.blobs, "c" * 16, candidates("c" * 16), 2, wrong=50)
-    newer = keeping.refit(store.blobs, release, 0.98)
+    newer = keeping.refit(store.blobs, release, PRECISION)
     assert keeping.ids(store.blobs)[-1] == newer.verifier_id
     assert routing.of_batch(store, B, rows) == first
     off = store.settings.model_copy(update={"verifier": VerifierSettings()})
@@ -130,10 +131,10 @@ def test_the_verifier_of_a_batch_is_pinned(store):
 
 
 def test_a_batch_that_was_begun_without_a_verifier_stays_without(tmp_path):
-    with connect(Settings(home=tmp_path, verifier=VerifierSettings(accept=True))) as s:
+    with connect(Settings(home=tmp_path, verifier=VerifierSettings(accept=True, precision=PRECISION))) as s:
         assert routing.of_batch(s, B, candidates(B, 3)) == {}
-        release = reviewed.review(s.blobs, A, candidates(A, 900, videos=200), 1)
-        keeping.refit(s.blobs, release, 0.98)
+        release = reviewed.review(s.blobs, A, candidates(A, 300, videos=25), 1)
+        keeping.refit(s.blobs, release, PRECISION)
         assert routing.of_batch(s, B, candidates(B, 3)) == {}
 
 
@@ -157,7 +158,7 @@ def sized(row, video):
 
 
 def test_what_the_verifier_decided_reaches_the_release_under_its_name(queue, monkeypatch):
-    kept = keeping.refit(queue.blobs, reviewed.review(queue.blobs, A, candidates(A, 900, videos=200), 1), 0.98)
+    kept = keeping.refit(queue.blobs, reviewed.review(queue.blobs, A, candidates(A, 300, videos=25), 1), PRECISION)
     batch_id = admit_batch(queue)
     videos = {video.video_id: video for video in queue.tables.videos()}
     train = next(video for video in videos.values() if video.split == "train")
@@ -168,7 +169,7 @@ def test_what_the_verifier_decided_reaches_the_release_under_its_name(queue, mon
 
     monkeypatch.setattr(propose, "propose_video", found)
     propose.propose_batch(queue, batch_id)
-    allowed = VerifierSettings(accept=True, audited_share=0)
+    allowed = VerifierSettings(accept=True, audited_share=0, precision=PRECISION)
     with connect(queue.settings.model_copy(update={"verifier": allowed})) as s:
         assert review.open_batch(s, batch_id, s.settings.review.phase) == 4
         tickets, _ = queue.open_queue()
