@@ -82,12 +82,17 @@ def verifier(experiment: Experiment) -> Result:
         "calibration_error": _interval(found.calibration_error),
         "chance_error": found.chance_error,
         "saved": _interval(found.saved),
+        "saved_precision": _interval(found.saved_precision),
+        "agreement": _interval(found.agreement),
+        "human_agreement": _interval(found.human_agreement),
     }
 
 
-def _interval(found: Interval) -> Result:
+def _interval(found: Interval | None) -> Result:
     """As `measuring.mean` gives it. Empty if it could not be measured."""
-    return {} if math.isnan(found.value) else {"mean": found.value, "low": found.low, "high": found.high}
+    if found is None or math.isnan(found.value):
+        return {}
+    return {"mean": found.value, "low": found.low, "high": found.high}
 
 
 @contextmanager

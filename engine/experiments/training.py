@@ -1,4 +1,8 @@
-"""Fine-tuning of the first checkpoint with the recipe of a round: on few true masklets, or on masklets of a release."""
+"""Fine-tuning of the first checkpoint: on few true masklets, or on masklets of a release.
+
+The recipe is `quick`. That of a round is the same, with two additions: rejected candidates, and single frames among the
+clips (`recipes.of_round`). So these checkpoints compare with each other, and not with those of rounds.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +69,7 @@ def tuned(experiment: Experiment, name: str, draw: Callable[[TrainingStage], Dra
     draw: the clips of a stage. "checkpoint" is the folder of the result, relative to the experiment's.
     """
     plan, parent = experiment.plan, begin(experiment)
-    quick = recipes.recipe_of("quick", parent.image_size)  # the recipe of a round
+    quick = recipes.recipe_of("quick", parent.image_size)
     recipe = recipes.fitted(quick, steps=steps, lr=plan.lr, seed=plan.seed)
     folder = experiment.folder / "training" / name
 

@@ -2,7 +2,8 @@
 
     verifiers/judged-<features>/<batch_id>.parquet          the judged candidates of a collected batch
     verifiers/<verifier_id>/examples-<features>.parquet     what the verifier learned from
-    verifiers/<verifier_id>/about.json                      its project, and the precision that its decisions must prove
+    verifiers/<verifier_id>/about.json                      its project, the precision that its decisions must prove,
+                                                            and PROOF, by which rules
     verifiers/<verifier_id>/figures.json
 
 A verifier is fitted from its examples whenever it is needed, so no file holds code. A table of judged candidates is
@@ -30,6 +31,7 @@ from storage.blobs.base import BlobMissing, Blobs, read_json
 from storage.records import content_id
 
 MOST = 20_000  # examples of one verifier, of the newest batches; more cost time and teach little
+PROOF = 2  # number of the rules of `verdicts.sure_cut`; what was proved by earlier ones decides nothing any more
 _ID = re.compile(r"verifier-\d{4,}-[0-9a-f]{8}")
 _FEATURES = content_id(*FEATURES, length=8)
 
@@ -67,11 +69,11 @@ def refit(blobs: Blobs, release: str, precision: float) -> Kept:
     scores = fitting.out_of_fold(examples)
     measured = figures.measure(examples, scores, precision)
     data = arrow.to_parquet(Judged, examples)
-    digest = content_id(data, str(precision), length=8)
+    digest = content_id(data, str(precision), str(PROOF), length=8)
     known = ids(blobs)
     same = next((one for one in known if one.endswith(digest)), None)
     verifier_id = same or f"verifier-{len(known) + 1:04d}-{digest}"
-    about = {"project": releases.project_of(release), "precision": precision}
+    about = {"project": releases.project_of(release), "precision": precision, "proof": PROOF}
     blobs.create(_examples_key(verifier_id), data)
     blobs.create(_about_key(verifier_id), json.dumps(about).encode())
     blobs.create(f"verifiers/{verifier_id}/figures.json", json.dumps(asdict(measured), indent=1).encode())
@@ -81,14 +83,15 @@ def refit(blobs: Blobs, release: str, precision: float) -> Kept:
 def newest(blobs: Blobs, project: str, precision: float) -> str | None:
     """The newest verifier that learned from a project's verdicts and was measured for this precision; None: no such.
 
+    Those of earlier versions, whose decisions were proved by weaker rules, do not count: the next round fits a new one.
     What holds for the people and candidates of one project says nothing about those of another one.
     """
     for verifier_id in reversed(ids(blobs)):
         try:
             about = read_json(blobs, _about_key(verifier_id))
         except BlobMissing:  # an earlier version made it, which did not note this
-            about = {"project": "", "precision": precision}
-        if about == {"project": project, "precision": precision}:
+            continue
+        if about == {"project": project, "precision": precision, "proof": PROOF}:
             return verifier_id
     return None
 

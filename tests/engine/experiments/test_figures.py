@@ -93,6 +93,23 @@ def test_the_tables_put_the_papers_figures_beside_ours():
     assert rows["Ordering"]["the half that the verifier doubts most"][2] == "a verifier needs 60 verdicts"
 
 
+def test_the_table_of_the_verifier_says_how_its_figures_were_measured():
+    def rows(**more):
+        half = {"mean": 0.5, "low": 0.4, "high": 0.6}
+        old = {"auroc": half, "calibration_error": half, "saved": half, "candidates": 9, "videos": 3}
+        return {row[0]: row[1] for row in tables.verifier({"verifier": old | more}).rows}
+
+    assert rows()["reviews saved at best, with cuts chosen on the same verdicts"] == "0.500 (0.400 to 0.600)"
+    assert rows()["agreement of two people"] == "", "an older result does not know"
+    most = {"mean": 0.9, "low": 0.8, "high": 1.0}
+    new = rows(saved_precision=most, agreement=most, human_agreement={})
+    assert (new["reviews saved"], new["right among them"]) == ("0.500 (0.400 to 0.600)", "0.900 (0.800 to 1.000)")
+    assert new["agreement with people"] == "0.900 (0.800 to 1.000)"
+    assert new["agreement of two people"] == "nobody judged a candidate twice"
+    both = rows(saved_precision={}, human_agreement=most)
+    assert (both["right among them"], both["agreement of two people"]) == ("nothing is saved", "0.900 (0.800 to 1.000)")
+
+
 def test_the_headline_has_every_figure_and_none_for_what_is_missing():
     found = tables.headline(STEPS)
     assert found["jf_before"] == 40.0 and found["jf_after"] is None  # the third round is missing

@@ -8,14 +8,16 @@ from engine.verifier.features import FEATURES
 from engine.verifier.judged import Judged
 
 
-def made(count: int, *, videos: int = 40, seed: int = 1, slope: float = 4.0, rejects: bool = True) -> list[Judged]:
+def made(
+    count: int, *, videos: int = 40, seed: int = 1, slope: float = 4.0, offset: float = 0.0, rejects: bool = True
+) -> list[Judged]:
     """Candidates whose chance to be accepted is logistic in `score_mean`; the other features are noise.
 
     rejects: those with a negative `shape_mean` are rejected instead of refined.
     """
     generator = np.random.default_rng(seed)
     table = generator.normal(size=(count, len(FEATURES)))
-    accepted = generator.random(count) < 1 / (1 + np.exp(-slope * table[:, FEATURES.index("score_mean")]))
+    accepted = generator.random(count) < 1 / (1 + np.exp(-slope * table[:, FEATURES.index("score_mean")] - offset))
     bad = (table[:, FEATURES.index("shape_mean")] < 0) & rejects
     return [
         Judged(

@@ -49,8 +49,19 @@ def test_each_project_and_each_precision_has_verifiers_of_its_own(blobs):
     assert keeping.newest(blobs, "", 0.99) == strict.verifier_id
     assert keeping.newest(blobs, "beta", 0.98) == other.verifier_id
     assert keeping.newest(blobs, "beta", 0.99) is None
-    blobs.delete(f"verifiers/{strict.verifier_id}/about.json")
-    assert keeping.newest(blobs, "", 0.95) == strict.verifier_id, "an earlier version did not note it"
+
+
+def test_what_was_proved_by_the_rules_of_an_earlier_version_no_longer_counts(blobs, monkeypatch):
+    release = review(blobs, A, candidates(A), 1)
+    monkeypatch.setattr(keeping, "PROOF", keeping.PROOF - 1)
+    old = keeping.refit(blobs, release, 0.98)
+    monkeypatch.undo()
+    assert keeping.newest(blobs, "", 0.98) is None
+    new = keeping.refit(blobs, release, 0.98)
+    assert new.verifier_id != old.verifier_id, "its figures are measured again"
+    assert keeping.newest(blobs, "", 0.98) == new.verifier_id
+    blobs.delete(f"verifiers/{new.verifier_id}/about.json")
+    assert keeping.newest(blobs, "", 0.98) is None, "the first version did not note it"
 
 
 def test_a_verifier_with_other_features_is_not_fitted_again(blobs, monkeypatch):
