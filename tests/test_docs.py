@@ -66,6 +66,16 @@ def test_the_table_of_the_readme_shows_the_results_of_the_last_full_run():
     assert experiment_table.PAGE.read_text() == experiment_table.page(), "run `python -m docs.experiment_table`"
 
 
+def test_the_readme_says_how_saved_reviews_were_measured():
+    def cell(**more):
+        *_, (_, read, _) = experiment_table.ROWS
+        return read({"verifier_auroc": 0.9, "verifier_ece": 0.05, "reviews_saved": 0.5} | more)
+
+    assert cell() == "0.90, 0.050, 50 % at best (cuts chosen on the same verdicts)"
+    assert cell(reviews_saved_precision=0.97) == "0.90, 0.050, 50 % (97 % of them right)"
+    assert cell(reviews_saved=0.0, reviews_saved_precision=None) == "0.90, 0.050, 0 %"
+
+
 def test_every_file_that_the_architecture_page_mentions_exists():
     text = file_map.PAGE.read_text().partition("## The map")[0]
     named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|js))`", text)

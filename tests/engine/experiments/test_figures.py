@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from engine.experiments import figures, measuring, tables
 from storage import rle
 from storage.records import Masklet
+from tests.engine.verifier.made import made
 
 
 def masklet(masklet_id: str, left: int, side: int, frames: int = 4) -> Masklet:
@@ -108,6 +111,22 @@ def test_the_table_of_the_verifier_says_how_its_figures_were_measured():
     assert new["agreement of two people"] == "nobody judged a candidate twice"
     both = rows(saved_precision={}, human_agreement=most)
     assert (both["right among them"], both["agreement of two people"]) == ("nothing is saved", "0.900 (0.800 to 1.000)")
+
+
+@pytest.mark.slow
+def test_the_step_of_the_verifier_compares_people_with_each_other_if_two_judged_the_same(monkeypatch):
+    from engine.experiments import selecting
+    from engine.verifier.fitting import Predictions
+
+    judged = made(30)
+    monkeypatch.setattr(selecting, "_rounds", lambda experiment: nullcontext())
+    monkeypatch.setattr(selecting, "_judged", lambda s, batch_id: judged)
+    monkeypatch.setattr(selecting.fitting, "out_of_fold", lambda all_of: Predictions(np.full(90, 0.9), np.zeros(90)))
+    experiment: Any = SimpleNamespace(result=lambda name: {"batch": name})
+    assert selecting.verifier(experiment)["human_agreement"] == {}
+    judged = [replace(one, answers=("accept", "refine")) for one in judged]
+    found = selecting.verifier(experiment)
+    assert found["human_agreement"]["mean"] == 0.0 < found["agreement"]["mean"]
 
 
 def test_the_headline_has_every_figure_and_none_for_what_is_missing():
