@@ -21,7 +21,7 @@ Truth = NDArray[np.bool_]
 BINS = 10  # of equal count, for the calibration error
 DRAWS = 500
 GROWTH = 1.05  # a cut that is tested has so many times the candidates of the one before
-LEAST_VIDEOS = 20  # of a cut that proves anything: with fewer, an interval over videos means little
+LEAST_VIDEOS = 20  # of a cut that proves anything: with fewer, an interval over videos is not reliable
 # How alike at least two candidates of one video are taken to be: a correlation, 0 to 1. A cut with no or few wrong
 # candidates says nothing about it, and by chance it may show less than there is.
 LEAST_ALIKE = 0.1
@@ -124,9 +124,10 @@ def sure_cut(probability: Numbers, truth: Truth, videos: Sequence[str], precisio
         inside = probability >= cut.threshold
         sizes = np.bincount(of[inside])
         shown = sizes > 0
-        sizes, wrong = sizes[shown], np.bincount(of[inside], ~truth[inside])[shown]
+        sizes, wrong = sizes[shown], np.bincount(of[inside & ~truth], minlength=len(sizes))[shown]
         if not begun:
-            single = np.eye(1, len(sizes), sizes.argmin())[0]
+            single = np.zeros_like(sizes)
+            single[sizes.argmin()] = 1
             begun = lower_bound(sizes, single) >= precision
         if begun:
             if lower_bound(sizes, wrong) < precision:
@@ -135,7 +136,7 @@ def sure_cut(probability: Numbers, truth: Truth, videos: Sequence[str], precisio
     return found
 
 
-def lower_bound(sizes: NDArray[np.intp], wrong: Numbers) -> float:
+def lower_bound(sizes: NDArray[np.intp], wrong: NDArray[np.intp]) -> float:
     """The lower bound of the 95 % interval of a precision; 0 with fewer than LEAST_VIDEOS videos.
 
     sizes: the candidates of each video, at least 1.  wrong: how many of them are wrong.

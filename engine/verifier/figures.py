@@ -98,9 +98,8 @@ def _decided(heads: Sequence[tuple[Numbers, Truth]], videos: Sequence[str]) -> t
         left = np.ones(len(videos), dtype=np.bool_)
         for probability, truth in heads:
             others = left & (folds != fold)
-            inside = left & (
-                probability >= verdicts.largest_cut(probability[others], truth[others], PRECISION).threshold
-            )
+            cut = verdicts.largest_cut(probability[others], truth[others], PRECISION)
+            inside = left & (probability >= cut.threshold)
             left &= ~inside
             decided |= inside & (folds == fold)
             right |= inside & (folds == fold) & truth

@@ -98,12 +98,14 @@ def test_few_videos_prove_nothing():
         found = verdicts.sure_cut(np.full(len(videos), 0.9), np.ones(len(videos), bool), videos, 0.98)
         assert (found != NOTHING) is sure
     many, few = np.full(19, 10**6), np.full(20, 9)
-    assert verdicts.lower_bound(many, np.zeros(19)) == 0 < verdicts.lower_bound(few, np.zeros(20))
+    assert verdicts.lower_bound(many, np.zeros(19, int)) == 0 < verdicts.lower_bound(few, np.zeros(20, int))
 
 
 def test_the_bound_of_single_candidates_is_wilsons_with_students_limit():
     """n / (n + t²), where no candidate is wrong."""
-    assert verdicts.lower_bound(np.ones(200, int), np.zeros(200)) == pytest.approx(200 / (200 + 1.97196**2), abs=1e-6)
+    assert verdicts.lower_bound(np.ones(200, int), np.zeros(200, int)) == pytest.approx(
+        200 / (200 + 1.97196**2), abs=1e-6
+    )
 
 
 def test_errors_of_one_video_make_a_cut_less_sure_than_the_same_errors_spread_out():
