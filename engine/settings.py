@@ -243,7 +243,7 @@ class RoundSettings(Section):
     min_masklets: int = Field(10, ge=1)  # held-out masklets to measure on
     min_videos: int = Field(3, ge=2)  # of these masklets
     max_slice_loss: float = Field(5.0, ge=0, le=100)  # of small, fast, hidden or late objects
-    max_forgotten: float = Field(10.0, ge=0, le=100)  # on the general set
+    max_forgotten: float = Field(10.0, ge=0, le=100)  # on the general set, by all rounds together
     # "person": a person must approve a checkpoint that passed the gate, in Airflow or by `masklets rounds approve`
     approval: Literal["none", "person"] = "none"
     # What a round must not forget: a release, an SA-V folder or a DAVIS root, measured before and after it. "micro":

@@ -43,7 +43,7 @@ class PromotionRule:
     min_masklets: int = 10  # held-out masklets; with fewer, a gain cannot be told from chance
     min_videos: int = 3  # held-out videos
     max_slice_loss: float = 0.05  # a slice may lose this; a larger loss counts only if chance does not explain it
-    max_forgotten: float = 0.10  # the general set may lose this; a larger loss counts as for a slice
+    max_forgotten: float = 0.10  # the general set may lose this over all rounds; a larger loss counts as for a slice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,16 @@ class GateDecision:
 
 
 def promote(
-    before: Metrics, after: Metrics, rule: PromotionRule, general: tuple[Metrics, Metrics] | None = None
+    before: Metrics,
+    after: Metrics,
+    rule: PromotionRule,
+    general: tuple[Metrics, Metrics] | None = None,
+    over_rounds: int = 1,
 ) -> GateDecision:
     """Whether the checkpoint measured in `after` replaces the one measured in `before`, on the same held-out masklets.
 
-    general: the two checkpoints on a fixed set outside the release, to see what was forgotten; None: not measured.
+    general: an earlier checkpoint and the one of `after` on a fixed set outside the release, to see what was forgotten;
+        None: not measured. over_rounds: how many rounds lie between these two.
     """
     values = [*before.each, *after.each, *(s for metrics in general or () for s in metrics.each)]
     if any(not math.isfinite(one.jf) for one in values):
@@ -90,7 +95,8 @@ def promote(
         if _clearly_lost(lost := paired.gain_of(of), rule.max_slice_loss, _least_videos(name))
     ]
     if forgotten and _clearly_lost(lost := paired.gain_of(forgotten), rule.max_forgotten):
-        failed.append(f"forgot too much of the general set: {lost.points}, at most {-100 * rule.max_forgotten:.1f}")
+        over = f"{lost.points} over {counted(over_rounds, 'round')}"
+        failed.append(f"forgot too much of the general set: {over}, at most {-100 * rule.max_forgotten:.1f}")
     return GateDecision(passed=not failed, reasons=tuple(failed) or (f"better: {told}",), gain=gain)
 
 

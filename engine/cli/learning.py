@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.protocols.beside import Scores
     from engine.protocols.groups import Groups
     from engine.rounds.chain import Link
+    from engine.rounds.record import RoundResult
     from engine.services import Services
     from validation.paired import Change
 
@@ -226,7 +227,7 @@ def list_rounds(
 
 
 ROUND_COLUMNS = (
-    *("round", "release", "from", "masklets", "steps", "J&F before", "after", "serves then"),
+    *("round", "release", "from", "masklets", "steps", "J&F before", "after", "general set", "serves then"),
     *("clicks a masklet", "s a frame", "hours", "masklets by checkpoint", "gate"),
 )
 
@@ -257,12 +258,21 @@ def _round_row(link: Link) -> tuple[str, ...]:
         str(begun.masklets),
         str(begun.steps),
         *("" if jf is None else f"{100 * jf.mean:.1f}" for jf in (link.before, link.after)),
+        _general_set(result),
         link.checkpoint_after or "",
         *("" if value is None else f"{value:.1f}" for value in (added.clicks_a_masklet, added.seconds_a_frame)),
         "" if added.hours is None else f"{added.hours:.2f}",
         ", ".join(f"{number} {name}" for name, number in link.made_by.items()) or "not recorded",
         gate,
     )
+
+
+def _general_set(result: RoundResult | None) -> str:
+    """J&F on the general set, before the first of the rounds that may forget together and after this one."""
+    if result is None or result.general_after is None:
+        return ""
+    first = result.general_first or result.general_before or 0.0  # an earlier version recorded no first one
+    return f"{100 * first:.1f} -> {100 * result.general_after:.1f} in {counted(result.general_rounds, 'round')}"
 
 
 def evaluate(

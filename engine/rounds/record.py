@@ -80,6 +80,8 @@ class RoundResult:
     interval: tuple[float, float] | None = None  # of the gain, 95 %
     general_before: float | None = None  # J&F on the general set
     general_after: float | None = None
+    general_first: float | None = None  # J&F on the general set before the first of the rounds that may forget together
+    general_rounds: int = 1  # the number of these rounds, with this one
     waits: bool = False  # for a person's approval; never True in a decision
 
 

@@ -268,9 +268,10 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         if figures is None:
             raise NoSuchRound(f"round {round_id} has not been evaluated")
         before, after = _metrics(figures["before"]), _metrics(figures["after"])
-        kept = None
+        kept, first, rounds = None, None, 1
         if "general_before" in figures:
             kept = _metrics(figures["general_before"]), _metrics(figures["general_after"])
+            first, rounds = _first_general(s, begun, figures)
         rule = gate.PromotionRule(
             min_gain=begun.min_gain / 100,
             min_masklets=begun.min_masklets,
@@ -278,7 +279,7 @@ def _decide(s: Services, round_id: str) -> RoundResult:
             max_slice_loss=begun.max_slice_loss / 100,
             max_forgotten=begun.max_forgotten / 100,
         )
-        decision = gate.promote(before, after, rule, kept)
+        decision = gate.promote(before, after, rule, kept and first and (first, kept[1]), rounds)
         serving = s.checkpoint().name
         if decision.passed and serving not in (
             begun.parent,
@@ -302,6 +303,8 @@ def _decide(s: Services, round_id: str) -> RoundResult:
             interval=None if decision.gain is None else (decision.gain.low, decision.gain.high),
             general_before=kept and kept[0].jf,
             general_after=kept and kept[1].jf,
+            general_first=first and first.jf,
+            general_rounds=rounds,
             waits=waits,
         )
         if waits:
@@ -316,6 +319,31 @@ def _decide(s: Services, round_id: str) -> RoundResult:
             s.registry.promote(Checkpoint(round_id, begun.number, key), s.blobs.uri_of(key), run_id)
         s.blobs.create(f"rounds/{round_id}/decision.json", json.dumps(asdict(outcome), indent=1).encode())
         return outcome
+
+
+def _first_general(s: Services, begun: Round, figures: Mapping[str, Any]) -> tuple[gate.Metrics, int]:
+    """The general set as it was measured before the oldest ancestor of a round; and the number of rounds since then.
+
+    With this, what several rounds forget adds up: each is measured against its parent alone. An ancestor counts if it
+    was measured by the same protocol on the same general set, with at least the masklets that are measured now.
+    Reads one small file an ancestor.
+    """
+    line = [begun]
+    with contextlib.suppress(NoSuchRound):  # no round made the checkpoint at the start of the line
+        while line[-1].parent_key is not None:
+            line.append(start_of(s, line[-1].parent))
+    now = _metrics(figures["general_before"])
+    wanted = {(one.video_id, one.name) for one in now.each}
+    for place in range(len(line) - 1, 0, -1):
+        if line[place].general != begun.general:
+            continue
+        then = read(s, line[place].round_id, "evaluation") or {}
+        if "general_before" not in then or then.get("protocol") != figures.get("protocol"):
+            continue
+        same = [one for one in _metrics(then["general_before"]).each if (one.video_id, one.name) in wanted]
+        if same and len(same) == len(wanted):
+            return gate.Metrics.of(same), place + 1
+    return now, 1
 
 
 def _card(begun: Round) -> str:

@@ -49,11 +49,15 @@ def only_on(*shown):
     return change
 
 
-def measured(s, round_id, gain=0.1):
-    """Writes the records of `train` and `evaluate` without weights: J&F 0.5 before, and `gain` more after."""
+def measured(s, round_id, gain=0.1, general=()):
+    """Writes the records of `train` and `evaluate` without weights: J&F 0.5 before, and `gain` more after.
+
+    general: J&F on the general set before and after.
+    """
+    jf_of = {"before": 0.5, "after": 0.5 + gain, **dict(zip(("general_before", "general_after"), general, strict=False))}
     figures = {
         name: asdict(Metrics.of([MaskletJF(video_id=f"v{n % 4}", name=str(n), jf=jf) for n in range(12)]))
-        for name, jf in (("before", 0.5), ("after", 0.5 + gain))
+        for name, jf in jf_of.items()
     }
     s.blobs.create(f"checkpoints/{round_id}/meta.json", b"{}")
     s.blobs.create(f"rounds/{round_id}/evaluation.json", json.dumps(figures).encode())
@@ -81,6 +85,6 @@ def two_rounds(s):
     publish(s, 2, "release-0002-a", checkpoints={first: 7, "by hand": 3})
     publish(s, 3, "release-0003-b", checkpoints={first: 8}, masklets=8, work=WORK | {"clicks": 10})
     publish(s, 9, "release-0010-c", checkpoints={"late": 10})
-    second = measured(s, starting.start(s, "release-0003-b"), gain=-0.1)
+    second = measured(s, starting.start(s, "release-0003-b"), gain=-0.1, general=(0.8, 0.74))
     assert not retraining.decide(s, second).promoted
     return first, second

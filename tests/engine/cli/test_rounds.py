@@ -41,6 +41,7 @@ def test_the_command_prints_the_chain_as_a_table_and_as_json(s, true_release, co
     assert row["masklets by checkpoint"] == f"15 {first}, 10 micro, 3 by hand"
     assert (row["from"], row["serves then"], row["clicks a masklet"], row["s a frame"]) == (first, first, "2.2", "1.5")
     assert dict(zip(head, one, strict=True))["serves then"] == first
+    assert row["general set"] == "80.0 -> 74.0 in 1 round"
     fact = json.loads(command("rounds", "--json"))[1]
     assert (fact["checkpoint_before"], fact["checkpoint_after"]) == (first, first)
     assert fact["made_by"] == {first: 15, "micro": 10, "by hand": 3} and fact["added"]["masklets"] == 18

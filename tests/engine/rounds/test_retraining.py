@@ -47,6 +47,21 @@ def test_a_round_has_threads_of_its_own(settings):
             torch.set_num_threads(1)
 
 
+def test_what_rounds_forget_adds_up_to_one_limit(s, true_release, settings):
+    first = measured(s, starting.start(s, true_release.name), general=(0.8, 0.74))
+    done = retraining.decide(s, first)
+    assert done.promoted and (done.general_first, done.general_rounds) == (pytest.approx(0.8), 1)
+    elsewhere = settings.model_copy(update={"rounds": settings.rounds.model_copy(update={"general": "/davis"})})
+    with connect(elsewhere) as other:
+        between = measured(other, starting.start(other, true_release.name), general=(0.9, 0.81))
+        assert retraining.decide(other, between).promoted, "another general set is another limit"
+    second = retraining.decide(s, measured(s, starting.start(s, true_release.name), general=(0.74, 0.68)))
+    assert not second.promoted and s.checkpoint().name == between
+    said = "forgot too much of the general set: -12.0 points (95 % interval -12.0 to -12.0) over 3 rounds, at most -10.0"
+    assert second.reasons == (said,)
+    assert (second.general_first, second.general_before, second.general_rounds) == pytest.approx((0.8, 0.74, 3))
+
+
 @pytest.fixture
 def asking(settings):
     """Services whose settings ask a person before a promotion."""
