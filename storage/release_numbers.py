@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobMissing, Blobs
 
-_OF_PIPELINE = re.compile(r"(?:(?P<project>[a-z0-9][a-z0-9-]*)\.)?release-(?P<number>\d+)(?:-.*)?")
+_OF_PIPELINE = re.compile(r"(?:(?P<project>[a-z0-9][a-z0-9-]*)\.)?release-(?P<number>\d+)(?:-(?P<end>.*))?")
+_WITHOUT = "without-"
 
 
 class NumberTaken(ReleaseError):
@@ -35,6 +36,18 @@ def place(name: str) -> tuple[int, str]:
     """
     found = _OF_PIPELINE.fullmatch(name)
     return (int(found["number"]) if found else 0, name)
+
+
+def end_without(video_id: str) -> str:
+    """The end of the name of a release that is made because a video was withdrawn."""
+    return f"{_WITHOUT}{video_id}"
+
+
+def video_left_out(name: str) -> str | None:
+    """The video without which a release was made, because it was withdrawn; None for any other release."""
+    found = _OF_PIPELINE.fullmatch(name)
+    end = (found["end"] or "") if found else ""
+    return end.removeprefix(_WITHOUT) if end.startswith(_WITHOUT) else None
 
 
 def new_name(blobs: Blobs, known: Iterable[str], end: str, project: str = "") -> str:

@@ -268,10 +268,11 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         if figures is None:
             raise NoSuchRound(f"round {round_id} has not been evaluated")
         before, after = _metrics(figures["before"]), _metrics(figures["after"])
-        kept, first, rounds = None, None, 1
+        kept, since, rounds = None, None, 1
         if "general_before" in figures:
             kept = _metrics(figures["general_before"]), _metrics(figures["general_after"])
             first, rounds = _first_general(s, begun, figures)
+            since = first, kept[1]
         rule = gate.PromotionRule(
             min_gain=begun.min_gain / 100,
             min_masklets=begun.min_masklets,
@@ -279,7 +280,7 @@ def _decide(s: Services, round_id: str) -> RoundResult:
             max_slice_loss=begun.max_slice_loss / 100,
             max_forgotten=begun.max_forgotten / 100,
         )
-        decision = gate.promote(before, after, rule, kept and first and (first, kept[1]), rounds)
+        decision = gate.promote(before, after, rule, since, rounds)
         serving = s.checkpoint().name
         if decision.passed and serving not in (
             begun.parent,
@@ -303,7 +304,7 @@ def _decide(s: Services, round_id: str) -> RoundResult:
             interval=None if decision.gain is None else (decision.gain.low, decision.gain.high),
             general_before=kept and kept[0].jf,
             general_after=kept and kept[1].jf,
-            general_first=first and first.jf,
+            general_first=since and since[0].jf,
             general_rounds=rounds,
             waits=waits,
         )

@@ -6,10 +6,12 @@ round again finds it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 from engine.datasets import clip_sampler, layouts
 from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
@@ -19,7 +21,8 @@ from engine.rounds.general import MICRO
 from engine.rounds.record import Round
 from engine.services import Services
 from model.parameter_groups import TrainedParts
-from storage import releases
+from storage import release_numbers, releases
+from storage.blobs.base import Blobs
 from storage.records import Masklet, content_id
 from storage.releases import NoSuchRelease, Release
 
@@ -47,6 +50,7 @@ def due(s: Services) -> str | None:
     None also while a round waits for a person's approval: after the answer, another checkpoint may serve.
     A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
     otherwise it is ignored. So is one that failed so often that trying again is no use: the next release counts.
+    What was withdrawn after a round neither makes another round due nor puts it off.
     """
     decided = record.decided(s)
     open_ids = sorted(set(record.ids(s)) - {r.round_id for r in decided})
@@ -63,13 +67,16 @@ def _due_of(s: Services, project: str, all_decided: Sequence[Round]) -> str | No
     if not names:
         return None
     decided = [r for r in all_decided if releases.project_of(r.release) == project]
-    seen = max((r.masklets for r in decided), default=0)
-    undecided = [r for r in record.all_of(s) if r not in all_decided and r.masklets > seen]
-    undecided = [r for r in undecided if releases.project_of(r.release) == project]
+    seen = 0
+    for begun in sorted(decided, key=lambda r: releases.place(r.release), reverse=True):
+        if begun.masklets > seen:  # otherwise, fewer are left
+            seen = max(seen, _left(s, begun, names))
+    undecided = [r for r in record.all_of(s) if r not in all_decided and releases.project_of(r.release) == project]
+    undecided = [r for r in undecided if r.masklets > seen and _left(s, r, names) > seen]
     again = [r for r in undecided if _round(s, releases.load(s.blobs, r.release)).round_id == r.round_id]
     failed = {r.release for r in again if record.has_failed(s, r.round_id)}
-    if left := [r for r in again if r.release not in failed]:
-        return max(left, key=lambda r: r.masklets).release
+    if going := [r for r in again if r.release not in failed]:
+        return max(going, key=lambda r: _left(s, r, names)).release
     newest = releases.load(s.blobs, names[-1])
     if newest.name in failed:
         log.warning("no round starts: the one on %s failed again and again; masklets why says how", newest.name)
@@ -83,6 +90,33 @@ def _due_of(s: Services, project: str, all_decided: Sequence[Round]) -> str | No
         log.warning("no round starts: %s", error)
         return None
     return newest.name
+
+
+def _left(s: Services, begun: Round, names: Sequence[str]) -> int:
+    """How many of the training masklets of a round the newest release still has. names: of all releases.
+
+    Reads nothing unless a video was withdrawn since the round's release; then two manifests for each such video.
+    """
+    since = releases.place(begun.release)
+    gone = {
+        (earlier, name): video_id
+        for earlier, name in itertools.pairwise(names)
+        if releases.place(name) > since and (video_id := release_numbers.video_left_out(name)) is not None
+    }
+    if not gone:
+        return begun.masklets
+    trained_on = releases.load(s.blobs, begun.release)
+    lost = (
+        _training_masklets(s.blobs, earlier) - _training_masklets(s.blobs, name)
+        for (earlier, name), video_id in gone.items()
+        if trained_on.holds(video_id)
+    )
+    return begun.masklets - sum(lost)
+
+
+@lru_cache(maxsize=4096)
+def _training_masklets(blobs: Blobs, release: str) -> int:
+    return _count(releases.load(blobs, release), "train")
 
 
 def start(s: Services, release: str, budget: Budget = Budget()) -> str:  # noqa: B008  frozen

@@ -92,7 +92,7 @@ def take_out(s: Services, act: Withdrawal) -> str:
             newest = releases.load(s.blobs, known[-1])
             compaction.settle(s.blobs, s.tables, newest)
             if newest.holds(video_id):
-                made = release_numbers.new_name(s.blobs, known, f"without-{video_id}", project)
+                made = release_numbers.new_name(s.blobs, known, release_numbers.end_without(video_id), project)
                 without = withdrawal.release_without(newest, video_id, made, _work(s))
                 card.keep(without, f"It has the masklets of {newest.name}, without a video that was withdrawn.")
     withdrawal.take_from_tables(s.blobs, s.tables, act, _work(s))

@@ -54,7 +54,9 @@ def measured(s, round_id, gain=0.1, general=()):
 
     general: J&F on the general set before and after.
     """
-    jf_of = {"before": 0.5, "after": 0.5 + gain, **dict(zip(("general_before", "general_after"), general, strict=False))}
+    jf_of = {"before": 0.5, "after": 0.5 + gain}
+    if general:
+        jf_of["general_before"], jf_of["general_after"] = general
     figures = {
         name: asdict(Metrics.of([MaskletJF(video_id=f"v{n % 4}", name=str(n), jf=jf) for n in range(12)]))
         for name, jf in jf_of.items()

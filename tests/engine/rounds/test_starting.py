@@ -1,6 +1,7 @@
 """Which release is due for a round, and which release cannot start one."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -9,9 +10,11 @@ from engine import loop
 from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.ingest import ingest
 from engine.protocols.truth import NothingHeldOut
-from engine.rounds import recipes, record, retraining, starting
+from engine.rounds import campaign, recipes, record, retraining, starting
 from engine.services import connect
 from engine.verifier import keeping
+from engine.settings import CampaignPhase, CampaignSettings
+from engine.stages import withdrawing
 from storage import batch_manifests, parts, releases
 from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobDamaged, BlobMissing, BlobUnreachable
@@ -19,7 +22,7 @@ from storage.blobs.folder import LocalBlobs
 from storage.parts import PartDamaged
 from storage.reader import FrameUnreadable
 from storage.releases import NoSuchRelease
-from tests.engine.true_releases import measured, only_on, release_of
+from tests.engine.true_releases import measured, only_on, publish, release_of
 
 
 def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, true_release):
@@ -38,6 +41,47 @@ def test_a_round_that_was_cut_off_is_due_until_it_is_decided(s, true_release):
     retraining.decide(s, measured(s, starting.start(s, larger.name), gain=-0.1))
     assert starting.due(s) is None and loop.find_waiting(s).pending["release"] == []
     assert record.result_of(s, by_hand) is None
+
+
+def test_withdrawn_masklets_need_not_be_made_up_for_before_the_next_round(s, settings, true_release, caplog):
+    caplog.set_level("INFO")
+    of_video = {v.video_id: len(true_release.masklets([v.video_id])) for v in s.tables.videos() if v.split == "train"}
+    one, *_, other = sorted(of_video, key=of_video.__getitem__)
+    retraining.decide(s, measured(s, starting.start(s, true_release.name), gain=-0.1))
+    withdrawn = withdrawing.withdraw(s, other, by="ann", why="asked").release
+    assert starting.due(s) is None and "1 masklet to train on missing" in caplog.text
+    larger = release_of(s, "release-0003-a", lambda row: row if row.video_id == one else replace(row, split="val"))
+    train = {
+        name: releases.load(s.blobs, name).counts["by_split"]["train"]["masklets"] for name in (withdrawn, larger.name)
+    }
+    assert train[withdrawn] < train[larger.name] <= train[withdrawn] + of_video[other], "fewer new ones than withdrawn"
+    assert starting.due(s) == larger.name
+    plan = CampaignSettings(phases=(CampaignPhase(phase="2", masklets=20, retrainings=2),))
+    with connect(settings.model_copy(update={"campaign": plan})) as planned:
+        publish(s, 1, true_release.name, phase="2")
+        publish(s, 2, larger.name, phase="2")
+        assert campaign.summary(planned) == "campaign: phase 2 is current: 20 of 20 masklets, 1 of 2 retrainings"
+        assert starting.due(planned) == larger.name, "a phase without more videos ends"
+    cut_off = starting.start(s, larger.name)
+    release_of(s, "release-0004-b")
+    assert starting.due(s) == larger.name, "the round that was cut off goes on"
+    retraining.decide(s, measured(s, cut_off, gain=-0.1))
+    assert starting.due(s) == "release-0004-b"
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_only_what_a_round_had_learned_from_is_less_after_a_withdrawal(s, erase):
+    rounds = []
+    for number in (1, 2):
+        parts.commit_batch(s.blobs, s.tables, "masklets", scale.collect(s, number, 2)[0])
+        made = releases.make(s.blobs, s.tables, f"release-000{number}-a")
+        rounds.append(starting._round(s, made))
+    video_id = next(v.video_id for v in made.iter_videos() if v.split == "train" and v.video_id in scale.ids_of(2, 2))
+    of_it = len(made.masklets([video_id]))
+    withdrawing.withdraw(s, video_id, by="ann", why="asked", erase=erase)
+    names = releases.names(s.blobs)
+    left = [starting._left(s, begun, names) for begun in rounds]
+    assert of_it > 0 and left == [rounds[0].masklets, rounds[1].masklets - of_it]
 
 
 def test_a_round_that_start_would_not_find_again_is_not_waited_for(s, settings, true_release):
