@@ -64,9 +64,14 @@ def decide(round_id: str, ti=None) -> str:
 
 
 @task.short_circuit(ignore_downstream_trigger_rules=False)
-def ask(decision: str) -> bool:
-    """Skips the question to a person unless the round waits for approval."""
-    return decision == "waits"
+def ask(round_id: str, decision: str) -> bool:
+    """Skips the question to a person unless the round waits for approval. It may have been answered by command."""
+    from engine.rounds import record
+
+    if decision != "waits":
+        return False
+    with connected(record.NoSuchRound) as s:
+        return record.waiting_of(s, round_id) is not None
 
 
 @task
@@ -83,11 +88,16 @@ def conclude(round_id: str, decision: str | None, ti=None) -> str:
         raise AirflowSkipException("no round started")
     answered = ti.xcom_pull(task_ids="approve")  # None after a rejection: Airflow then stores what it skipped
     rejected = ti.xcom_pull(task_ids="approve", key="skipmixin_key") is not None
-    if decision != "waits" or (answered is None and not rejected):
+    if decision != "waits":
         return decision
     person = ((answered or {}).get("responded_by_user") or {}).get("name") or "a person in Airflow"
     with connected(record.NoSuchRound) as s:
-        result = retraining.answer(s, round_id, approved=answered is not None, by=person)
+        if answered is None and not rejected:  # nobody was asked here: the answer came before, by command
+            result = retraining.decide(s, round_id)
+        else:
+            result = retraining.answer(s, round_id, approved=answered is not None, by=person)
+    if result.waits:
+        return "waits"
     return "promoted" if result.promoted else "kept"
 
 
@@ -127,7 +137,7 @@ def retrain():
     decided = decide(round_id)
     concluded = conclude(round_id, decided)
     trained >> evaluated >> decided
-    ask(decided) >> approve >> approved() >> concluded
+    ask(round_id, decided) >> approve >> approved() >> concluded
     announce(concluded)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.services import Services
     from validation.paired import Change
 
+AIRFLOW_S = 10.0  # seconds to wait for each of Airflow's answers
 SPLITS = ("train", "val", "test", "all")
 
 
@@ -187,11 +188,33 @@ def _answer(round_id: str, approved: bool, by: str | None, why: str, as_json: bo
         if (earlier := record.result_of(s, round_id)) is not None:
             raise ValueError(f"{round_id} was already {'promoted' if earlier.promoted else 'decided: not promoted'}")
         result = retraining.answer(s, round_id, approved=approved, by=by or getpass.getuser(), why=why)
+        _answer_in_airflow(s.settings, result)
     if as_json:
         console.print_json(result)
     else:
         verdict = "promoted" if result.promoted else "not promoted"
         console.out.print(f"{round_id}: {verdict}; {'; '.join(result.reasons)}")
+
+
+def _answer_in_airflow(settings: Settings, result: RoundResult) -> None:
+    """Gives the same answer to the run in Airflow that asks about a round: no other run of `retrain` starts before.
+
+    The Airflow is that of `airflow.url`, or the one that runs in `home`. If it does not answer, a line says so.
+    """
+    from engine.processes import airflow
+    from engine.processes.airflow_client import AirflowError
+    from engine.serving import delivery
+
+    if settings.airflow.url is None:
+        here = settings.airflow.model_copy(update={"url": airflow.running_at(settings.airflow_home), "password": None})
+        settings = settings.model_copy(update={"airflow": here})
+    if settings.airflow.url is None:
+        return
+    try:
+        with delivery.airflow_client(settings, AIRFLOW_S) as client:
+            client.answer("retrain", "approve", result.round_id, "Approve" if result.promoted else "Reject")
+    except AirflowError as error:
+        console.print_dim(f"the decision stands, but a run in Airflow may still wait for it: answer it there ({error})")
 
 
 @rounds_app.callback(invoke_without_command=True)

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from engine.files import alone, private_file, private_folder
+from engine.files import alone, complete, held, private_file, private_folder
 from engine.processes import airflow_config
 from engine.processes.airflow_client import AirflowClient, AirflowError, AirflowUnreachable
 from engine.processes.children import Child, ChildFailed, Supervisor, end_left, remember
@@ -134,6 +134,9 @@ class Airflow:
         self._held.callback(_sessions(self.home).unlink, missing_ok=True)
         try:
             self.port = check_port(self._host, self.port)
+            self._held.callback(_url(self.home).unlink, missing_ok=True)
+            with complete(_url(self.home)) as file:
+                file.write_text(self.url)
             airflow_config.write_secrets(self.home)
             deadline = time.monotonic() + timeout_s
             since = datetime.now(UTC)
@@ -232,13 +235,30 @@ def at_rest(home: Path, tell: Tell = ignore) -> Iterator[None]:
 
     Raises AlreadyRunning while a running Airflow holds the home.
     """
-    with ExitStack() as held:
+    with ExitStack() as inside:
         try:
-            held.enter_context(alone(home / "supervisor.lock", wait=False))
+            inside.enter_context(alone(_lock(home), wait=False))
         except InUse:
             raise AlreadyRunning(f"another process runs Airflow on {home}") from None
         end_left(_sessions(home), tell)
         yield
+
+
+def running_at(home: Path) -> str | None:
+    """The address of the Airflow that runs on a home, for another process of this machine; None if none runs."""
+    with suppress(FileNotFoundError):  # it was stopped meanwhile, or has only begun
+        url = _url(home).read_text()
+        return url if held(_lock(home)) else None
+    return None
+
+
+def _lock(home: Path) -> Path:
+    return home / "supervisor.lock"
+
+
+def _url(home: Path) -> Path:
+    """The file with the address of the Airflow that runs on this home. A killed one leaves it."""
+    return home / "url"
 
 
 def _sessions(home: Path) -> Path:

@@ -132,6 +132,22 @@ class AirflowClient:
         runs = _checked(self._ask("GET", f"/api/v2/dags/{_part(dag_id)}/dagRuns", params=query))["dag_runs"]
         return [DagRun(r["dag_id"], r["dag_run_id"], r["state"]) for r in runs]
 
+    def answer(self, dag_id: str, task_id: str, about: str, option: str) -> int:
+        """Answers every open question of a task whose subject has the text `about`, and returns their number.
+
+        option: the answer, as "Approve" or "Reject" of an ApprovalOperator. One that a person gave meanwhile stays.
+        """
+        runs = f"/api/v2/dags/{_part(dag_id)}/dagRuns"
+        query = {"task_id": task_id, "response_received": False, "order_by": "-created_at", "limit": 100}
+        rows = _checked(self._ask("GET", f"{runs}/~/hitlDetails", params=query))["hitl_details"]
+        open_runs = [row["task_instance"]["dag_run_id"] for row in rows if about in row["subject"]]
+        for run_id in open_runs:
+            path = f"{runs}/{_part(run_id)}/taskInstances/{_part(task_id)}/-1/hitlDetails"
+            answer = self._ask("PATCH", path, json={"chosen_options": [option]})
+            if answer.status_code != 409:
+                _checked(answer)
+        return len(open_runs)
+
     def asset_event(self, name: str, extra: Mapping[str, Any] | None = None) -> None:
         """Starts the DAGs that wait for an asset. Raises UnknownName if no DAG mentions it."""
         for known in (True, False):  # a cached id may be of a database that was replaced

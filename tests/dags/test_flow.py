@@ -278,6 +278,11 @@ def test_a_person_decides_in_airflow_whether_a_round_that_passed_is_promoted(
     assert s.checkpoint().name == round_id
     assert events() == ["checkpoint"]
 
+    retrain = bag.dags["retrain"]  # had the answer come by command before Airflow asked, it would not ask
+    assert retrain.get_task("ask").python_callable(round_id, "waits") is False
+    nobody = SimpleNamespace(xcom_pull=lambda **_: None)
+    assert retrain.get_task("conclude").python_callable(round_id, "waits", ti=nobody) == "promoted"
+
 
 def test_the_clock_wakes_the_round_that_is_due(bag: DagBag, s: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "due", lambda s: "release-0001")

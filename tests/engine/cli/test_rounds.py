@@ -1,14 +1,17 @@
 """The command `rounds`, and how tables are printed."""
 
+import http.server
 import io
 import json
+import threading
 
 import cv2
 import pytest
 from rich.console import Console
 
-from engine.cli import console
-from engine.rounds import retraining, starting
+from engine.cli import console, learning
+from engine.files import alone
+from engine.rounds import record, retraining, starting
 from storage.records import Quarantined
 from tests.engine.true_releases import measured, publish, two_rounds
 
@@ -58,9 +61,89 @@ def test_the_picture_is_a_png_or_a_page_with_the_table(s, true_release, command,
     assert "is a FILE.png or a FILE.html" in mistake("rounds", "--picture", str(tmp_path / "rounds.pdf"))
 
 
+class WaitingAirflow:
+    """A server that answers as Airflow's API does, with two runs of `retrain` that wait for a person."""
+
+    def __init__(self, asked):
+        self.answers = []  # path and option
+        rows = [
+            {"subject": f"Promote the checkpoint of {round_id}?", "task_instance": {"dag_run_id": f"run of/{round_id}"}}
+            for round_id in (asked, "round-009-other")
+        ]
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def reply(this, body):
+                sent = this.rfile.read(int(this.headers["Content-Length"] or 0))
+                if this.command == "PATCH":
+                    assert this.headers["Authorization"] == "Bearer t"
+                    self.answers.append((this.path, *json.loads(sent)["chosen_options"]))
+                this.send_response(200)
+                this.end_headers()
+                this.wfile.write(json.dumps(body).encode())
+
+            def do_POST(this):
+                this.reply({"access_token": "t"})
+
+            def do_GET(this):
+                path, _, query = this.path.partition("?")
+                assert path == "/api/v2/dags/retrain/dagRuns/~/hitlDetails"
+                assert {"task_id=approve", "response_received=false"} <= set(query.split("&"))
+                this.reply({"hitl_details": rows})
+
+            def do_PATCH(this):
+                this.reply({})
+
+            def log_message(this, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def waiting_airflow(request):
+    """A function that starts an Airflow with a run that asks about a round."""
+
+    def start(round_id):
+        airflow = WaitingAirflow(round_id)
+        request.addfinalizer(airflow.stop)
+        return airflow
+
+    return start
+
+
+def path_of(round_id):
+    return f"/api/v2/dags/retrain/dagRuns/run%20of%2F{round_id}/taskInstances/approve/-1/hitlDetails"
+
+
+def test_an_answer_reaches_the_airflow_of_this_home_and_one_that_is_gone_is_told_of(settings, waiting_airflow, capsys):
+    result = record.RoundResult("round-001-a", True, (), 0.5, 0.6, 12)
+    learning._answer_in_airflow(settings, result)  # no Airflow was ever started
+    home = settings.airflow_home
+    home.mkdir(parents=True)
+    airflow = waiting_airflow(result.round_id)
+    (home / "url").write_text(airflow.url)
+    (home / "passwords.json").write_text('{"admin": "p"}')
+    learning._answer_in_airflow(settings, result)  # a killed one left the file
+    assert airflow.answers == []
+    with alone(home / "supervisor.lock"):
+        learning._answer_in_airflow(settings, result)
+        assert airflow.answers == [(path_of(result.round_id), "Approve")]
+        assert capsys.readouterr().err == ""
+        (home / "url").write_text("http://127.0.0.1:1")
+        learning._answer_in_airflow(settings, result)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the decision stands, but a run in Airflow may still wait" in told and "does not answer" in told
+
+
 @pytest.mark.parametrize(("word", "promoted"), [("approve", True), ("reject", False)])
 def test_a_person_approves_or_rejects_a_round_by_one_command(
-    s, true_release, command, mistake, monkeypatch, word, promoted
+    s, true_release, command, mistake, monkeypatch, waiting_airflow, word, promoted
 ):
     monkeypatch.setenv("MASKLETS_ROUNDS__APPROVAL", "person")
     round_id = measured(s, starting.start(s, true_release.name))
@@ -68,7 +151,11 @@ def test_a_person_approves_or_rejects_a_round_by_one_command(
     result = json.loads(command("train", "--json"))
     assert (result["round_id"], result["waits"], result["promoted"]) == (round_id, True, False)
     assert command("rounds").splitlines()[1].endswith(f"waits for approval: masklets rounds approve {round_id}")
+    airflow = waiting_airflow(round_id)
+    monkeypatch.setenv("MASKLETS_AIRFLOW__URL", airflow.url)
+    monkeypatch.setenv("MASKLETS_AIRFLOW__PASSWORD", "p")
     said = command("rounds", word, round_id, "--by", "lea", "--why", "seen")
+    assert airflow.answers == [(path_of(round_id), word.capitalize())]
     verdict = "promoted; approved" if promoted else "not promoted; rejected"
     assert said.startswith(f"{round_id}: {verdict} by lea: seen; better: held-out J&F")
     assert (s.checkpoint().name == round_id) is promoted
