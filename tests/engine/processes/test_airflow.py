@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from engine.cli import doctor
 from engine.processes import airflow_config
-from engine.processes.airflow import Airflow, AlreadyRunning, at_rest
+from engine.processes.airflow import Airflow, AlreadyRunning, at_rest, running_at
 from engine.processes.airflow_client import (
     AirflowClient,
     AirflowDenied,
@@ -128,6 +128,7 @@ def test_airflow_runs_dags_survives_a_killed_scheduler_and_leaves_no_process(
             assert (tmp_path / "airflow" / name).stat().st_mode & 0o777 == 0o600
         with pytest.raises(AlreadyRunning, match=str(tmp_path)):
             Airflow(tmp_path / "airflow").start()
+        assert running_at(tmp_path / "airflow") == airflow.url
 
         client = airflow.client
         assert client.trigger_dag("ring", {"count": 3}, "once") == "once"
@@ -160,6 +161,7 @@ def test_airflow_runs_dags_survives_a_killed_scheduler_and_leaves_no_process(
         assert sessions(leaders)
     assert not sessions(leaders)
     assert not (tmp_path / "airflow" / "sessions.json").exists()
+    assert running_at(tmp_path / "airflow") is None
     with pytest.raises(AirflowUnreachable, match="does not answer"):
         AirflowClient(airflow.url, password=airflow.password).health()
 
