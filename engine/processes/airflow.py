@@ -24,13 +24,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from engine.files import alone, complete, held, private_file, private_folder
+from engine.files import alone, held, private_file, private_folder
 from engine.processes import airflow_config
 from engine.processes.airflow_client import AirflowClient, AirflowError, AirflowUnreachable
 from engine.processes.children import Child, ChildFailed, Supervisor, end_left, remember
 from engine.processes.ports import check_port
 from engine.progress import Tell, ignore
 from storage.lease import InUse
+from storage.whole_files import complete
 
 DAGS = airflow_config.ROOT / "dags"
 DAG_IDS = ("ingest", "auto_masklets", "collect", "publish", "retrain", "reconcile", "upkeep", "doctor")

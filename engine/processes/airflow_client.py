@@ -132,8 +132,8 @@ class AirflowClient:
         runs = _checked(self._ask("GET", f"/api/v2/dags/{_part(dag_id)}/dagRuns", params=query))["dag_runs"]
         return [DagRun(r["dag_id"], r["dag_run_id"], r["state"]) for r in runs]
 
-    def answer(self, dag_id: str, task_id: str, about: str, option: str) -> int:
-        """Answers every open question of a task whose subject has the text `about`, and returns their number.
+    def answer(self, dag_id: str, task_id: str, about: str, option: str) -> None:
+        """Answers the open questions of a task whose subject has the text `about`; does nothing if there are none.
 
         option: the answer, as "Approve" or "Reject" of an ApprovalOperator. One that a person gave meanwhile stays.
         """
@@ -146,7 +146,6 @@ class AirflowClient:
             answer = self._ask("PATCH", path, json={"chosen_options": [option]})
             if answer.status_code != 409:
                 _checked(answer)
-        return len(open_runs)
 
     def asset_event(self, name: str, extra: Mapping[str, Any] | None = None) -> None:
         """Starts the DAGs that wait for an asset. Raises UnknownName if no DAG mentions it."""

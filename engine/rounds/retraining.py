@@ -327,7 +327,7 @@ def _first_general(s: Services, begun: Round, figures: Mapping[str, Any]) -> tup
 
     With this, what several rounds forget adds up: each is measured against its parent alone. An ancestor counts if it
     was measured by the same protocol on the same general set, with at least the masklets that are measured now.
-    Reads one small file an ancestor.
+    Reads one small file an ancestor, and the measurement of the oldest.
     """
     line = [begun]
     with contextlib.suppress(NoSuchRound):  # no round made the checkpoint at the start of the line
