@@ -116,12 +116,13 @@ def test_the_table_of_the_verifier_says_how_its_figures_were_measured():
 @pytest.mark.slow
 def test_the_step_of_the_verifier_compares_people_with_each_other_if_two_judged_the_same(monkeypatch):
     from engine.experiments import selecting
+    from engine.verifier import fitting
     from engine.verifier.fitting import Predictions
 
     judged = made(30)
     monkeypatch.setattr(selecting, "_rounds", lambda experiment: nullcontext())
     monkeypatch.setattr(selecting, "_judged", lambda s, batch_id: judged)
-    monkeypatch.setattr(selecting.fitting, "out_of_fold", lambda all_of: Predictions(np.full(90, 0.9), np.zeros(90)))
+    monkeypatch.setattr(fitting, "out_of_fold", lambda all_of: Predictions(np.full(90, 0.9), np.zeros(90)))
     experiment: Any = SimpleNamespace(result=lambda name: {"batch": name})
     assert selecting.verifier(experiment)["human_agreement"] == {}
     judged = [replace(one, answers=("accept", "refine")) for one in judged]

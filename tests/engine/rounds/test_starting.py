@@ -12,9 +12,9 @@ from engine.ingest import ingest
 from engine.protocols.truth import NothingHeldOut
 from engine.rounds import campaign, recipes, record, retraining, starting
 from engine.services import connect
-from engine.verifier import keeping
 from engine.settings import CampaignPhase, CampaignSettings
 from engine.stages import withdrawing
+from engine.verifier import keeping
 from storage import batch_manifests, parts, releases
 from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobDamaged, BlobMissing, BlobUnreachable
