@@ -10,6 +10,7 @@ def test_a_wrong_password_is_reported_and_the_right_one_works_after_it(open_page
     page = open_page()
     page.log_in(password="wrong password")
     page.until(lambda: "wrong" in page.text("#login-error"))
+    assert page.tab.is_hidden("#open-history"), "of nobody"
     page.log_in()
     page.shows("message")
     page.tab.click("#log-out")
