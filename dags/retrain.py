@@ -92,7 +92,7 @@ def conclude(round_id: str, decision: str | None, ti=None) -> str:
         return decision
     person = ((answered or {}).get("responded_by_user") or {}).get("name") or "a person in Airflow"
     with connected(record.NoSuchRound) as s:
-        if answered is None and not rejected:  # nobody was asked here: the answer came before, by command
+        if answered is None and not rejected:  # answered by command before Airflow asked
             result = retraining.decide(s, round_id)
         else:
             result = retraining.answer(s, round_id, approved=answered is not None, by=person)

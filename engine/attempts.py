@@ -106,7 +106,7 @@ def _begin(blobs: Blobs, folder: str) -> _Mark:
                     _running.add(mark)  # again, if a stop ended it before it was made
                 else:
                     _running.discard(mark)
-                if made is None:  # perhaps it was made, and only the answer was lost
+                if made is None:  # the store gave no answer: the mark may exist
                     _unsettled.add(mark)
         if made:
             return mark

@@ -1,4 +1,4 @@
-"""Pseudonyms: a release names nobody. It has `person-` or `author-` and a keyed hash in place of a name.
+"""Pseudonyms: in place of a person's name, a release has `person-` or `author-` and a keyed hash.
 
     people.key      create-only: 32 random bytes; not part of any release
 

@@ -42,7 +42,7 @@ OUTLINED = """
 
 # The ticket that a person works on or looks at, once a frame of it is on screen; null before.
 TICKET = """
-Promise.all([import("/web/shared/session.js"), import("/web/work/screen.js")]).then(([{ session }, { player }]) => {
+Promise.all([import("/web/shared/session.js"), import("/web/ticket/screen.js")]).then(([{ session }, { player }]) => {
   const held = session.current;
   return held && player.held === held && player.shown >= 0 ? held.ticket.ticket_id : null;
 })

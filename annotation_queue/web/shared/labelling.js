@@ -1,5 +1,5 @@
-// What is said of a ticket's object: its class and its attributes, by the ontology that the ticket names. Both follow from
-// the masklet that the ticket came with and from the operations of the kind "label". Knows nothing of the document.
+// The label of a ticket's object: its class and its attributes, as the ticket's ontology allows. Both follow from the
+// masklet that the ticket came with and from the operations of the kind "label". Knows nothing of the document.
 // The server decides the same in annotation_queue/labels.py.
 
 /** @import { Attribute, Label, Masklet, ObjectClass, Ontology, Operation, Rules, Ticket, Value, Verdict } from "./types.js" */

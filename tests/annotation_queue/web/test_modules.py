@@ -18,7 +18,7 @@ MODULES = sorted(WEB.rglob("*.js"))
 BELOW = {
     "shared": set(),
     "canvas": {"shared"},
-    "work": {"canvas", "shared"},
+    "ticket": {"canvas", "shared"},
     "leads": {"canvas", "shared"},
     "release": {"canvas", "shared"},
 }
@@ -67,7 +67,7 @@ def test_every_module_is_found_and_loaded_by_a_page():
         name = todo.pop()
         loaded.add(name)
         todo |= graph[name] - loaded
-    assert {"work/main.js", "leads/lead.js", "shared/session.js", "shared/draft.js"} <= loaded
+    assert {"ticket/main.js", "leads/lead.js", "shared/session.js", "shared/draft.js"} <= loaded
     assert loaded == set(graph), "modules that no page loads, or that are missing"
 
 
@@ -111,7 +111,7 @@ def test_no_module_is_long(path):
 
 
 def test_every_action_of_the_key_table_does_something_and_has_its_own_key():
-    keys, shortcuts = (WEB / "shared/keys.js").read_text(), (WEB / "work/shortcuts.js").read_text()
+    keys, shortcuts = (WEB / "shared/keys.js").read_text(), (WEB / "ticket/shortcuts.js").read_text()
     rows = re.findall(r'\{ id: "(\w+)", title: "[^"]+", keys: \[([^\]]*)\](?:, view: "(\w+)")?', keys)
     assert len(rows) > 30
     run = shortcuts.partition("const RUN = {")[2].partition("\n};")[0]

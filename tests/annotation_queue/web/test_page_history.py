@@ -125,7 +125,7 @@ def test_keys_of_the_picture_work_where_one_only_looks_and_no_lease_is_counted(o
     page.tab.evaluate(
         """async () => {
           const { session } = await import("/web/shared/session.js");
-          const { showLease } = await import("/web/work/bar.js");
+          const { showLease } = await import("/web/ticket/bar.js");
           session.current.renewedAt = -1e9;
           showLease();
         }"""

@@ -53,7 +53,7 @@ def test_the_page_says_who_took_the_ticket_back(verifying, tickets):
     page.until(lambda: page.ticket() == "ticket-0001")
     current = tickets.ticket("ticket-0001")
     tickets.end_lease(current.ticket_id, current.lease_token, by=LEA)
-    page.tab.evaluate("async () => (await import('/web/work/leases.js')).renewAll()")
+    page.tab.evaluate("async () => (await import('/web/ticket/leases.js')).renewAll()")
     page.says("lea took this ticket back")
     assert "ran out" not in page.text("#message")
 
@@ -92,7 +92,7 @@ def test_of_a_long_list_only_what_is_looked_at_is_drawn_small_and_while_it_is_op
     (operation, *_) = page.tab.evaluate("async () => (await import('/web/shared/api.js')).kept()")
     works = [operation | {"ticket_id": f"ticket-{n}", "operation_id": f"late-{n}"} for n in range(30)]
     page.tab.route("**/api/me/kept", lambda route: route.fulfill(json=works))
-    page.tab.evaluate("async () => (await import('/web/work/kept.js')).refreshKept()")
+    page.tab.evaluate("async () => (await import('/web/ticket/kept.js')).refreshKept()")
     kept_of(page)
     rows = page.tab.locator("#kept-works .kept")
     page.until(lambda: rows.first.locator("canvas").count() == 1)

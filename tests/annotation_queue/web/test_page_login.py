@@ -56,7 +56,7 @@ def test_the_form_of_the_log_in_appears_once_something_listens_to_it(open_page):
     page = open_page()
     page.shows("login")
     modules = []
-    page.tab.route("**/web/work/main.js", lambda route: modules.append(route))
+    page.tab.route("**/web/ticket/main.js", lambda route: modules.append(route))
     page.tab.route("**/web/styles/style.css", lambda route: route.abort())
     page.tab.reload(wait_until="commit")
     page.until(lambda: modules and page.tab.query_selector("#login-form"))

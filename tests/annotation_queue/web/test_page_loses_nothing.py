@@ -395,11 +395,11 @@ def test_a_ticket_that_comes_after_the_person_has_turned_to_other_work_goes_back
     page.log_in("lea")
     page.until(lambda: held)
     assert asked[1] in page.tab.evaluate("JSON.parse(sessionStorage.getItem('masklets.holds'))"), "for a reload"
-    page.tab.evaluate("import('/web/work/answers.js').then(({ switchSide }) => switchSide())")
+    page.tab.evaluate("import('/web/ticket/answers.js').then(({ switchSide }) => switchSide())")
     page.says("Nothing left")
     page.tab.clock.fast_forward(1000)  # what was to be said of the slow claim is no longer said
     assert "Nothing left" in page.text("#message")
-    page.tab.evaluate("import('/web/work/supply.js').then(({ stopAsking }) => stopAsking())")
+    page.tab.evaluate("import('/web/ticket/supply.js').then(({ stopAsking }) => stopAsking())")
     tickets.open_batch("b", verify_tickets(1, FRAMES))
     held[0].continue_()
     page.until(lambda: tickets.ticket("ticket-0000").lease_token == 1)

@@ -11,7 +11,7 @@ from tests.annotation_queue.synthetic_queue import PASSWORD, add_people, track_t
 
 # A note, and a key that changes the draft before any timer of the page runs. Whether the note is gone then.
 AT_ONCE = """
-import("/web/work/messages.js").then(({ notice }) => {
+import("/web/ticket/messages.js").then(({ notice }) => {
   notice("Made by an act before.");
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "f", code: "KeyF", bubbles: true }));
   return document.querySelector("#notice").hidden;
@@ -48,7 +48,7 @@ def test_a_note_about_a_ticket_goes_with_it(open_page, tickets):
 
 
 NO_STORAGE = "indexedDB.open = () => { throw new DOMException('', 'SecurityError'); }"
-SHOW_AGAIN = "async () => (await import('/web/work/messages.js')).view('message')"
+SHOW_AGAIN = "async () => (await import('/web/ticket/messages.js')).view('message')"
 
 
 def test_a_note_is_seen_where_no_ticket_is_shown(open_page):
@@ -86,7 +86,7 @@ def test_a_click_without_a_connection_does_not_say_that_the_model_works(correcti
 # How often a request was sent: once before the browser is online again, and then at once, before any timer runs.
 SENT = """
 async () => {
-  const { untilAnswered } = await import("/web/work/sending.js");
+  const { untilAnswered } = await import("/web/ticket/sending.js");
   const { Unreachable } = await import("/web/shared/api.js");
   const sent = [0];
   const soon = async () => { for (let n = 0; n < 20; n++) await null; };

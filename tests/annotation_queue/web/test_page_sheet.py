@@ -146,7 +146,7 @@ def test_every_tile_is_leased_and_a_lost_lease_takes_its_tile_away_with_a_senten
     assert {t.ticket_id for t in leased} == {"calm-0000", "calm-0001", "calm-0002"}
     taken = next(t for t in leased if t.ticket_id == "calm-0001")
     tickets.end_lease(taken.ticket_id, taken.lease_token, by=LEA)
-    page.tab.evaluate("import('/web/work/leases.js').then(({ renewAll }) => renewAll())")
+    page.tab.evaluate("import('/web/ticket/leases.js').then(({ renewAll }) => renewAll())")
     page.until(lambda: "Masklet 2 went back to the queue. lea took" in said(page))
 
 
@@ -158,7 +158,7 @@ def test_a_lost_ticket_that_waits_aside_makes_room(on_sheet, tickets):
     page.until(lambda: page.tab.evaluate(aside) == [tickets.ticket("lively-0000").lease_token] != [None])
     taken = tickets.ticket("lively-0000")
     tickets.end_lease(taken.ticket_id, taken.lease_token, by=LEA)
-    page.tab.evaluate("import('/web/work/leases.js').then(({ renewAll }) => renewAll())")
+    page.tab.evaluate("import('/web/ticket/leases.js').then(({ renewAll }) => renewAll())")
     page.until(lambda: tickets.ticket("lively-0000").lease_token not in {None, taken.lease_token})
     page.until(lambda: page.tab.evaluate(aside) == [tickets.ticket("lively-0000").lease_token])
 
@@ -175,7 +175,7 @@ def test_a_ticket_of_the_sheet_that_a_link_opens_leaves_the_sheet(on_sheet, tick
 
 def test_a_failure_can_be_read_on_the_sheet_and_afterwards(on_sheet):
     page = on_sheet(1)
-    page.tab.evaluate("import('/web/work/login.js').then(({ fail }) => fail(new Error('the disk is full')))")
+    page.tab.evaluate("import('/web/ticket/login.js').then(({ fail }) => fail(new Error('the disk is full')))")
     assert page.tab.is_visible("#notice") and "the disk is full" in page.text("#notice")
     page.press("Escape")
     page.shows("work")
@@ -185,7 +185,7 @@ def test_a_failure_can_be_read_on_the_sheet_and_afterwards(on_sheet):
 def test_leases_of_tiles_are_renewed(on_sheet, tickets):
     page = on_sheet(2)
     before = {t.ticket_id: t.expires_at for t in tickets.find(state=State.LEASED)}
-    page.tab.evaluate("import('/web/work/leases.js').then(({ renewAll }) => renewAll())")
+    page.tab.evaluate("import('/web/ticket/leases.js').then(({ renewAll }) => renewAll())")
     page.until(lambda: all(tickets.ticket(name).expires_at > at for name, at in before.items()))
 
 
@@ -235,7 +235,7 @@ def test_an_answer_that_comes_after_its_lease_is_named(on_sheet, tickets):
 
 CALM_RULE = """
 async ([change]) => {
-  const { isCalm } = await import("/web/work/calm.js");
+  const { isCalm } = await import("/web/ticket/calm.js");
   const { Timeline } = await import("/web/shared/timeline.js");
   const n = change.frames ?? 20;
   const masklet = {

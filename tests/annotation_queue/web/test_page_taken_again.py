@@ -15,7 +15,7 @@ import("/web/shared/session.js").then(({ session }) => {
 """
 # Whether each change that the queue does not have is on disk.
 STORED = """
-import("/web/work/sending.js").then(({ outbox }) => outbox.pending().map(({ stored }) => stored === true))
+import("/web/ticket/sending.js").then(({ outbox }) => outbox.pending().map(({ stored }) => stored === true))
 """
 ASIDE = """
 import("/web/shared/session.js").then(({ session }) => session.aside.map(({ ticket }) => ticket.ticket_id))
