@@ -1,7 +1,7 @@
 """The pages of the Data Docs, drawn by Great Expectations, with their templates compiled once in a process.
 
-It compiles all templates for each page otherwise, which takes longer than the checks. Imported by its name, see
-`table_checks`.
+Otherwise Great Expectations compiles them for each page, which takes as long as the checks. `table_checks` names these
+classes in the configuration of the Data Docs.
 """
 
 from __future__ import annotations
