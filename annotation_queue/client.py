@@ -23,6 +23,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from annotation_queue import errors
+from annotation_queue.draft import FrameMask
 from annotation_queue.errors import LeaseLost, NoSuchMasklet, NotLoggedIn, QueueError, QueueUnreachable
 from annotation_queue.figure_records import QueueFigures
 from annotation_queue.records import (
@@ -166,6 +167,20 @@ class QueueClient:
         """Stores operations. Raises LeaseLost (they are stored as a branch), NotAllowed, ValueError."""
         sent = _adapter(tuple[NewOperation, ...]).dump_python(tuple(operations), mode="json")
         return self._under_lease(AppendResult, ticket, "operations", operations=sent)
+
+    def refine(self, ticket: Ticket, operation: NewOperation) -> tuple[FrameMask, ...]:
+        """Stores an operation, such as a click, and returns the masks that the live model makes of it.
+
+        The same operation again returns the same masks. Raises LeaseLost, NotAllowed, ValueError; QueueError if the
+        model fails; NoSuchTicket if the queue has no live model.
+        """
+        sent = _adapter(NewOperation).dump_python(operation, mode="json")
+        body = {"token": ticket.lease_token, "operation": sent}
+        answer = self._send("POST", f"/api/tickets/{ticket.ticket_id}/refine", body)
+        lines = [json.loads(line) for line in answer.text.splitlines()]
+        if lines[-1]["event"] != "done":
+            raise QueueError(lines[-1].get("error", "the live model's answer was cut off"))
+        return tuple(_adapter(FrameMask).validate_python(line["frame"]) for line in lines if line["event"] == "frame")
 
     def label(self, ticket: Ticket, name: str | None, attributes: Mapping[str, object] | None = None) -> AppendResult:
         """Says what the ticket's object is, before the ticket is finished. None takes its label away.

@@ -14,7 +14,8 @@ Simulated: the store (moto), and the reviewer, who accepts everything over HTTP.
 
 With `--soak MINUTES` instead: one video a minute goes through the loop, nothing is killed, and the resident memory of
 each server with its children is sampled. The result is its growth in the second half, MiB. Two hours show a leak that
-twenty minutes do not. No annotator clicks, so the live model of the queue is not loaded.
+twenty minutes do not. Every fourth verdict is "refine", and an annotator then clicks and propagates, so each queue
+server has its live model in memory.
 
 The last line is JSON.
 """
@@ -39,10 +40,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 
-from annotation_queue.client import QueueClient
-from annotation_queue.records import Kind, Role
+from annotation_queue.client import QueueClient, new_id, now
+from annotation_queue.records import Kind, NewOperation, Role
 from benchmarks.faults import BUCKET, ENVIRONMENT, SpoiltBucket, make_videos, moto, new_database
 from benchmarks.queue import PrivatePostgres
 from engine import batches
@@ -54,7 +56,7 @@ from engine.processes.children import Child, Supervisor
 from engine.processes.ports import free_port
 from engine.services import connect
 from engine.settings import Settings
-from storage import releases
+from storage import releases, rle
 from storage.records import Verdict
 
 BATCH = 4  # videos of a piece
@@ -145,6 +147,7 @@ class Fleet:
         with connect(self.settings("queue-0")) as s:
             _, accounts = s.open_queue()
             accounts.add("vera", [Role.VERIFIER], "a long password")
+            accounts.add("ann", [Role.ANNOTATOR], "a long password")
         token = (self.folder / "queue-0" / "pipeline.token").read_text().strip()
         self.variables["MASKLETS_QUEUE__TOKEN"] = token
         shutil.copytree(self.folder / "queue-0", self.folder / "queue-1")
@@ -240,11 +243,11 @@ class Fleet:
 
 
 class Vera(threading.Thread):
-    """The reviewer: accepts every ticket, through nginx."""
+    """The reviewer: accepts every ticket, through nginx. refined: each such number of them is sent to be refined."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, refined: int | None = None) -> None:
         super().__init__(daemon=True)
-        self.url, self.over, self.answers = url, threading.Event(), 0
+        self.url, self.refined, self.over, self.answers = url, refined, threading.Event(), 0
 
     def run(self) -> None:
         with QueueClient(self.url, username="vera", password="a long password", patience_s=300) as client:
@@ -253,8 +256,40 @@ class Vera(threading.Thread):
                 if ticket is None:
                     self.over.wait(0.5)
                     continue
-                client.finish(ticket, verdict=Verdict.ACCEPT)
+                refine = self.refined is not None and self.answers % self.refined == 0
+                client.finish(ticket, verdict=Verdict.REFINE if refine else Verdict.ACCEPT)
                 self.answers += 1
+
+
+class Ann(threading.Thread):
+    """The annotator: clicks on the object, propagates both ways, and hands in the masklet as it came, through nginx."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.over, self.masks = url, threading.Event(), 0
+
+    def run(self) -> None:
+        with QueueClient(self.url, username="ann", password="a long password", patience_s=300) as client:
+            while not self.over.is_set():
+                ticket = client.claim([Kind.TRACK])
+                if ticket is None:
+                    self.over.wait(0.5)
+                    continue
+                masklet = client.masklet(ticket)
+                assert masklet is not None  # phase 3: people correct candidates
+                frame_idx, counts = next(iter(masklet.shown().items()))
+                ys, xs = np.nonzero(rle.decode(counts, masklet.height, masklet.width))
+                click = {"points_xy": [[float(np.median(xs)), float(np.median(ys))]], "labels": [1]}
+                for kind, said in (("prompt", click), ("propagate", {"direction": "both"})):
+                    operation = NewOperation(
+                        operation_id=new_id(),
+                        kind=kind,
+                        created_at=now(),
+                        frame_idx=frame_idx,
+                        payload=json.dumps(said),
+                    )
+                    self.masks += len(client.refine(ticket, operation))
+                client.finish(ticket, masklet=masklet)
 
 
 def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> dict[str, Any]:
@@ -329,11 +364,14 @@ def throughput(fleet: Fleet, bucket: SpoiltBucket) -> dict[str, Any]:
 
 def soak(fleet: Fleet, honest: str, minutes: float) -> dict[str, Any]:
     """The loop at a low rate, and the memory of the servers."""
-    vera = Vera(fleet.queue_url)
-    vera.start()
+    people = (Vera(fleet.queue_url, refined=4), Ann(fleet.queue_url))
+    for person in people:
+        person.start()
     samples: dict[str, list[float]] = {name: [] for name in SOAKED}
     for minute in range(round(minutes)):
         fleet.supervisor.check()
+        if not all(person.is_alive() for person in people):
+            raise RuntimeError("a simulated person has failed")
         make_videos(honest, 1, prefix="soak", first=5000 + minute)
         with suppress(AirflowError):
             fleet.client.trigger_dag("ingest", {"source": f"s3://{BUCKET}/soak"}, f"soak-{minute}")
@@ -341,8 +379,10 @@ def soak(fleet: Fleet, honest: str, minutes: float) -> dict[str, Any]:
         for name, found in samples.items():
             found.append(_resident_mib(fleet.supervisor.children[name].pid))
         say(f"minute {minute + 1}: " + ", ".join(f"{name} {found[-1]:.0f}" for name, found in samples.items()))
-    vera.over.set()
-    vera.join()
+    for person in people:
+        person.over.set()
+        person.join()
+    vera, ann = people
     few = max(1, len(samples["scheduler"]) // 8)
 
     def growth(found: list[float]) -> float:
@@ -352,6 +392,7 @@ def soak(fleet: Fleet, honest: str, minutes: float) -> dict[str, Any]:
     return {
         "soak_minutes": round(minutes),
         "soak_answers": vera.answers,
+        "soak_live_masks": ann.masks,
         "growth_mib": {name: growth(found) for name, found in samples.items()},
         "resident_mib": {name: round(found[-1]) for name, found in samples.items()},
     }

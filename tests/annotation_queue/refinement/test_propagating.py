@@ -10,7 +10,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from annotation_queue.records import Kind
+from annotation_queue.client import QueueClient
+from annotation_queue.errors import QueueError
+from annotation_queue.records import Kind, NewOperation
 from annotation_queue.refinement import turns
 from annotation_queue.versions import add_part, versions_of
 from storage import rle
@@ -26,7 +28,7 @@ from tests.annotation_queue.refinement.refining import (
     stop,
     stored,
 )
-from tests.annotation_queue.synthetic_queue import mask, track_ticket
+from tests.annotation_queue.synthetic_queue import centre, mask, track_ticket
 from tests.annotation_queue.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -197,3 +199,22 @@ def test_a_propagation_streams_its_masks_and_stores_them(bench, tickets, model):
     assert [line["event"] for line in lines] == ["kept", *["frame"] * 11, "done"]
     found = draft(tickets, ticket, model)
     assert all(found.masks[i].rle == rle.encode(mask(i)) for i in range(0, FRAMES, 4))
+
+
+def test_a_program_refines_with_the_live_model(bench, model, monkeypatch):
+    client, ticket = bench
+    click = NewOperation(
+        operation_id="o1",
+        kind="prompt",
+        created_at="2026-01-01T00:00:00Z",
+        frame_idx=8,
+        payload=json.dumps({"points_xy": [centre(8)], "labels": [1]}),
+    )
+    with QueueClient(str(client.base_url), token=client.headers["Authorization"].split()[1]) as program:
+        made = program.refine(ticket, click)
+        assert [(frame.frame_idx, frame.rle) for frame in made] == [(8, rle.encode(mask(8)))]
+        calls = len(model.calls)
+        assert program.refine(ticket, click) == made and len(model.calls) == calls
+        monkeypatch.setattr(model, "click", lambda *given, **more: 1 / 0)
+        with pytest.raises(QueueError, match="division"):
+            program.refine(ticket, replace(click, operation_id="o2"))
