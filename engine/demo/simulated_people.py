@@ -102,7 +102,9 @@ class Desk:
     def __init__(self, s: Services, policy: AnnotatorPolicy) -> None:
         self._s, self._policy = s, policy
         self._truths: dict[str, list[Masklet]] = {}
-        self._taken: set[tuple[str, str]] = set()  # (video, object) pairs whose first candidate was seen
+        self._first: dict[
+            tuple[str, str], str
+        ] = {}  # the ticket of the first candidate of an object, by (video, object)
         self._videos: dict[str, Video] = {}
         self._loaded: tuple[Checkpoint, FeatureCache] | None = None
         self._media = StoredMedia(s)
@@ -247,10 +249,8 @@ class Desk:
         """Whether an earlier candidate showed the same object. Follow-up tickets of one candidate are no duplicates."""
         if ticket.attempt > 1 or not self._policy.one_each:
             return False
-        key = (ticket.video_id, target.masklet_id)
-        known = key in self._taken
-        self._taken.add(key)
-        return known
+        first = self._first.setdefault((ticket.video_id, target.masklet_id), ticket.ticket_id)
+        return first != ticket.ticket_id  # several people may judge the first one
 
     def truth(self, video_id: str) -> list[Masklet]:
         """The true masklets of a video. Raises NoTruth."""

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 
-from annotation_queue.records import Role, State
+from annotation_queue.records import QueuePolicy, Role, State
 from engine import batches, loop
 from engine.batches import BatchStage
 from engine.demo import simulated_people
@@ -16,11 +16,25 @@ from engine.demo.tally import Tally
 from engine.progress import Tell
 from engine.services import Services
 
-PEOPLE = (("sim-annotator", Role.ANNOTATOR), ("sim-reviewer", Role.VERIFIER), ("sim-lead", Role.LEAD))
 WAIT_S = 1.0  # between two checks for tickets that other people hold
 
 
-def hire(s: Services, people: Iterable[tuple[str, Role]] = PEOPLE) -> list[Credentials]:
+def team(policy: QueuePolicy) -> list[tuple[str, Role]]:
+    """Names and roles of the people that a batch needs: as many of a role as one ticket takes answers, and a lead."""
+    makers = policy.makers if policy.makers_share else 1
+    judges = policy.overlap if policy.overlap_share else 1
+    return [
+        *((_numbered("sim-annotator", n), Role.ANNOTATOR) for n in range(makers)),
+        *((_numbered("sim-reviewer", n), Role.VERIFIER) for n in range(judges)),
+        ("sim-lead", Role.LEAD),
+    ]
+
+
+def _numbered(name: str, n: int) -> str:
+    return f"{name}-{n + 1}" if n else name
+
+
+def hire(s: Services, people: Iterable[tuple[str, Role]]) -> list[Credentials]:
     """Gives each simulated person an account in the queue, with a new random password."""
     _, accounts = s.open_queue()
     hired = []
@@ -39,7 +53,7 @@ def close_reviews(
     check: called while it waits for tickets that other people hold; may raise.  policy: of the simulated people.
     Raises NoTruth, and what `loop.finish` raises.
     """
-    hired = hire(s)
+    hired = hire(s, team(s.settings.queue))
     total, told = Tally(), False
     for batch_id in batch_ids:
         total.add(simulated_people.work(s, hired, batch_id=batch_id, policy=policy))

@@ -25,7 +25,8 @@ CHAIN = (
     Labelling(phase="3", candidates=True, policy=VERIFIED_ONLY),
 )
 #: How the batches of the rounds are labelled. Reviewers err; without errors, measuring the verifier would be too easy.
-ROUNDS = Labelling(phase="3", candidates=True, policy=AnnotatorPolicy(noise=HumanNoise()))
+#: Three people judge some candidates: a verifier cannot agree with people more than they do with each other.
+ROUNDS = Labelling(phase="3", candidates=True, policy=AnnotatorPolicy(noise=HumanNoise()), overlap_share=0.2)
 
 
 def labour(experiment: Experiment, *, phase: str, after: str | None) -> Result:

@@ -56,6 +56,7 @@ class Labelling:
     candidates: bool  # False: people select every object, as in the paper's experiment
     checkpoint: str | None = None  # a folder; None: the plan's, or the one that the loop has promoted
     policy: AnnotatorPolicy | None = None
+    overlap_share: float = 0.0  # of the tickets to verify that three people judge
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def settings(home: Path, experiment: Experiment, how: Labelling) -> Settings:
         ingest=IngestSettings(held_out_share=0.0, near_duplicates=False),
         auto=AutoSettings(max_objects=plan.candidates if how.candidates else 0, keyframe_s=0),  # as in the paper
         model=ModelSettings(checkpoint=how.checkpoint or plan.checkpoint, device="cpu", threads=1, embeddings_gib=0.25),
-        queue=QueueSettings(port=free_port()),
+        queue=QueueSettings(port=free_port(), overlap=3, overlap_share=how.overlap_share),
         review=ReviewSettings(phase=how.phase, select=how.policy != VERIFIED_ONLY),
         rounds=RoundSettings(min_new_masklets=NEVER, steps=plan.steps, lr=plan.lr),
         campaign=CampaignSettings(phases=()),

@@ -1,19 +1,27 @@
 """Simulated people close only the reviews that they are given."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
 import pytest
 
 from annotation_queue.client import QueueClient
-from annotation_queue.records import Kind, NewTicket, Role
+from annotation_queue.records import Kind, NewTicket, QueuePolicy, Role
 from engine import batches
 from engine.batches import BatchStage
 from engine.demo import simulated_review
-from engine.services import connect
+from engine.ingest import admitted
+from engine.services import Services, connect
 from engine.serving import queue_process
-from engine.settings import QueueSettings, Settings
+from engine.settings import QueueSettings, ReviewSettings, Settings
+from engine.stages import propose, review
+from engine.verifier import consensus
+from engine.verifier.judged import judged_of
+from storage import parts
+from storage.records import Masklet, Video
+from tests.engine.admitting import admit_batch
 from tests.free_ports import free_port
 
 
@@ -39,3 +47,42 @@ def test_simulated_people_leave_other_batches_alone_and_wait_for_leased_tickets(
         assert BatchStage.PUBLISHED in batches.reached(s.blobs)[mine]
         assert s.queue.batch(other).remaining == 2
     assert len(said) == 1 and "waiting for leased tickets" in said[0]
+
+
+def test_a_team_has_as_many_people_as_a_ticket_takes_answers():
+    def roles(**policy: float) -> list[str]:
+        return [role.value for _, role in simulated_review.team(QueuePolicy.model_validate(policy))]
+
+    assert roles() == ["annotator", "verifier", "lead"]
+    assert roles(overlap_share=0.1, overlap=3) == ["annotator", "verifier", "verifier", "verifier", "lead"]
+    assert roles(makers_share=0.1) == ["annotator", "annotator", "verifier", "lead"]
+    names = [name for name, _ in simulated_review.team(QueuePolicy(overlap_share=1, makers_share=1))]
+    assert len(set(names)) == len(names)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    shared = settings.queue.model_copy(update={"overlap_share": 1.0, "overlap": 3})
+    return settings.model_copy(update={"queue": shared, "review": ReviewSettings()})
+
+
+def test_several_simulated_people_judge_one_candidate_and_no_one_takes_it_for_a_duplicate(
+    queue: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def truths(s: Services, video: Video, *_: object) -> list[Masklet]:
+        return [
+            replace(m, masklet_id=f"c{m.masklet_id}", batch_id=video.batch_id, kind="auto", phase="auto", verdict=None)
+            for m in admitted.truths(s.blobs, video)
+        ]
+
+    monkeypatch.setattr(propose, "propose_video", truths)
+    batch_id = admit_batch(queue)
+    propose.propose_batch(queue, batch_id)
+    review.open_batch(queue, batch_id, "3")
+    tally, (release,) = simulated_review.close_reviews(queue, [batch_id], lambda: None, lambda line: None)
+    rows = list(parts.rows(queue.blobs, "candidates", batch_id))
+    judged = judged_of(rows, parts.rows(queue.blobs, "operations", batch_id))
+    assert release and len(judged) == len(rows) > 0
+    assert all(len(set(one.people)) == 3 and set(one.answers) == {"accept"} for one in judged)
+    assert tally.verdicts == {"accept": 3 * len(rows)}
+    assert (agreement := consensus.agreement(judged)) is not None and agreement.value == 1.0

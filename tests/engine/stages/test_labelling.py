@@ -119,7 +119,9 @@ def test_simulated_people_label_what_they_accept_and_the_release_has_the_labels(
     tickets, _ = queue.open_queue()
     verify = tickets.find(kind=Kind.VERIFY, batch_id=opened, limit=500)
     assert {ticket.state for ticket in verify} == {State.OPEN}, "people see them: they must be asked for a label"
-    simulated_people.work(queue, simulated_review.hire(queue), batch_id=opened)
+    simulated_people.work(
+        queue, simulated_review.hire(queue, simulated_review.team(queue.settings.queue)), batch_id=opened
+    )
     review.collect(queue, opened)
     release = releases.load(queue.blobs, publish.publish_batch(queue, opened))
     labels = [(m.label, m.attributes) for m in release.iter_masklets()]
