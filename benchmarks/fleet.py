@@ -109,6 +109,7 @@ class Fleet:
             "MASKLETS_QUEUE__TRUSTED_PROXIES": "127.0.0.1",
             "MASKLETS_MODEL__REGISTRY_URI": uris["mlflow"],
             "MASKLETS_MODEL__THREADS": "1",
+            "MASKLETS_MODEL__EMBEDDINGS_GIB": "0.03",  # soon full, so that a soak shows what grows behind it
             "MASKLETS_INGEST__BATCH_VIDEOS": str(BATCH),
             "MASKLETS_INGEST__WORKERS": "1",
             "MASKLETS_INGEST__NEAR_DUPLICATES": "false",  # all videos show the same two blocks

@@ -14,8 +14,10 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import Sam2VideoModel
 
+from benchmarks import low_rank
 from engine.experiments.few_clips import FewClips
 from engine.protocols import first_frame
 from engine.rounds.recipes import QUICK, fitted, steps_for
@@ -43,6 +45,8 @@ class Run:
     few_clicks: bool = False  # two or three corrective clicks, and more masks as prompts
     parts: TrainedParts = "all"
     turned: bool = False  # clips are turned, scaled and recoloured
+    low_rank: bool = False  # LoRA: the encoder's matrices change by low-rank ones only
+    kept_out: int = 0  # training clips that are not trained on, to see where one would stop early
 
     @property
     def all_steps(self) -> int:
@@ -82,6 +86,8 @@ RUNS = (
     Run("30 turned", 30, turned=True),
     Run("30 rate 6e-4", 30, lr=6e-4),
     Run("30 decoder", 30, parts="decoder"),
+    Run("30 LoRA", 30, parts="memory", low_rank=True),
+    Run("30 two clips kept out", 30, kept_out=2),
 )
 
 
@@ -90,7 +96,11 @@ def held_out(loaded: LoadedModel, domain: str) -> dict[str, float]:
     clips = labelled_clips.held_out_of_domain(domain, HELD_OUT_CLIPS)
     found = {protocol: first_frame.measure(clips, loaded, protocol).jf for protocol in PROTOCOLS}
     found["general"] = first_frame.measure(micro_clips.held_out(HELD_OUT_CLIPS), loaded, "3-click").jf
-    return {name: round(100 * jf, 1) for name, jf in found.items()}
+    return {name: _points(jf) for name, jf in found.items()}
+
+
+def _points(jf: float) -> float:
+    return round(100 * jf, 1)
 
 
 def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
@@ -99,16 +109,24 @@ def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
     if kept.exists():
         found: dict[str, object] = json.loads(kept.read_text())
         return found
-    parent = checkpoints.load("micro")
-    curve: dict[str, dict[str, float]] = {}
+    torch.manual_seed(0)  # for the first values of low-rank changes
+    begun = checkpoints.load("micro").model
+    parent = low_rank.begin(begun) if run.low_rank else begun
+    source, curve = FewClips(domain, run.masklets), dict[str, dict[str, float]]()
+    trained_on = len(source.clips) - run.kept_out
+    kept_out, source.clips = source.clips[trained_on:], source.clips[:trained_on]
 
     def look(model: Sam2VideoModel, step: int) -> None:
-        curve[str(step)] = held_out(checkpoints.wrap(model, name=f"step {step}"), domain)
+        loaded = checkpoints.wrap(low_rank.merged(model), name=f"step {step}")
+        curve[str(step)] = held_out(loaded, domain)
+        if kept_out:
+            data = labelled_clips.dataset("kept out", len(kept_out), lambda n: kept_out[n])
+            curve[str(step)]["kept_out"] = _points(first_frame.measure(data, loaded, "3-click").jf)
         print(domain, run.name, step, curve[str(step)], flush=True)
 
-    source = FewClips(domain, run.masklets)
-    options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.all_steps // 3))
-    trainer.train(parent.model, lambda stage: source, run.plan(), folder, options, look=look)
+    looks = 6 if run.kept_out else 3
+    options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.all_steps // looks))
+    trainer.train(parent, lambda stage: source, run.plan(), folder, options, look=look)
     found = {"domain": domain, "run": run.name, "masklets": run.masklets, "clips": len(source.clips), "jf": curve}
     kept.write_text(json.dumps(found))
     run_state.remove(folder)

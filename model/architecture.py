@@ -113,7 +113,7 @@ def resized(model: Sam2VideoModel, image_size: int) -> Sam2VideoModel:
     No weight depends on the input size: positions are interpolated, computed or convolved.
     """
     with torch.random.fork_rng(devices=[]):
-        new = Sam2VideoModel(resized_config(model.config, image_size))
+        new = type(model)(resized_config(model.config, image_size))
     new.load_state_dict(model.state_dict())
     moved: Sam2VideoModel = nn.Module.to(new, device=model.device, dtype=model.dtype)
     moved.train(model.training)
