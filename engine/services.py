@@ -20,7 +20,7 @@ from engine.files import alone, private_file, private_folder, write_secret
 from engine.settings import Settings
 from storage import ontology, parts
 from storage.blobs import stores
-from storage.blobs.base import BlobMissing, Blobs
+from storage.blobs.base import BlobMissing, Blobs, read_json
 from storage.ontology import Ontology
 from storage.records import Video
 from storage.tables import Tables
@@ -122,6 +122,15 @@ class Services:
 
         promoted = self.registry.promoted()
         return promoted or Checkpoint(name=self.settings.model.checkpoint, round=0, key=None)
+
+    def parent(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """The checkpoint from which a round made this one; None if no round made it."""
+        from engine.registry import Checkpoint
+
+        if checkpoint.key is None:
+            return None
+        begun = read_json(self.blobs, f"{checkpoint.key}/meta.json")["round"]
+        return Checkpoint(name=begun["parent"], round=begun["parent_round"], key=begun["parent_key"])
 
     def model(self, checkpoint: Checkpoint, *, to_train: bool = False) -> LoadedModel:
         """The weights of a checkpoint. Raises NoCheckpoint.

@@ -1,12 +1,13 @@
-"""Forward-backward consistency: a masklet, tracked back from its end, should arrive at the mask that it began with.
+"""How sure a masklet is, by tracking it once more: back to where it began, or forward with another checkpoint.
 
-The idea is that of Kalal et al. 2010, "Forward-backward error", with masks instead of points. A masklet that went over
-to another object, or that was never an object, rarely finds its way back.
+A masklet, tracked back from its end, should arrive at the mask that it began with. The idea is that of Kalal et al.
+2010, "Forward-backward error", with masks instead of points. A masklet that went over to another object, or that was
+never an object, rarely finds its way back. Two checkpoints that track the same mask should find the same object.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from model.checkpoints import LoadedModel
@@ -49,3 +50,32 @@ def cycle_ious(
             for row, name in back:
                 found[name] = float(mask_iou(drawn[row], rle.decode(masklets[name][answer.frame_idx], *hw)))
     return found
+
+
+def followed_ious(
+    loaded: LoadedModel,
+    frames: FrameSource,
+    hw: tuple[int, int],
+    masklets: Mapping[str, Sequence[bytes]],
+    *,
+    first: Mapping[str, int] | None = None,
+) -> dict[str, float]:
+    """For each masklet the IoU, in [0, 1], with what this checkpoint makes of its first mask; later frames together.
+
+    The arguments are those of `cycle_ious`, and so are the costs. 1 where both show nothing on the later frames.
+    Raises FloatingPointError if the model's output is not finite.
+    """
+    begins: dict[int, list[str]] = defaultdict(list)
+    for name in masklets:
+        begins[(first or {}).get(name, 0)].append(name)
+    features, both, either = FeatureCache(loaded, frames), Counter[str](), Counter[str]()
+    for begin, names in sorted(begins.items()):
+        count = len(masklets[names[0]])
+        tracker = Tracker(loaded, features, video_hw=hw, frame_count=count)
+        tracker.prompt_all({name: Prompt(frame_idx=begin, mask_rle=masklets[name][begin]) for name in names})
+        for answer in tracker.propagate(begin + 1, count):
+            for name, drawn in zip(answer.object_ids, answer.masks(hw), strict=True):
+                mask = rle.decode(masklets[name][answer.frame_idx], *hw)
+                both[name] += int((drawn & mask).sum())
+                either[name] += int((drawn | mask).sum())
+    return {name: both[name] / either[name] if either[name] else 1.0 for name in masklets}

@@ -20,7 +20,7 @@ from engine.candidates.config import SearchConfig
 from engine.candidates.search import Carried, Finder, MaskOnFrame, Seed, WindowSearch
 from engine.candidates.shots import glance, windows
 from model.checkpoints import LoadedModel
-from model.cycle import cycle_ious
+from model.cycle import cycle_ious, followed_ious
 from storage import rle
 from storage.pixels import Rgb
 from storage.records import FPS, STRIDE, Masklet, Video, content_id
@@ -111,6 +111,21 @@ def with_cycles(loaded: LoadedModel, read: Callable[[int], Rgb], masklets: Seque
 
     Raises NotFinite.
     """
+    return _tracked_again("cycle_iou", partial(cycle_ious, loaded), read, masklets)
+
+
+def with_agreement(earlier: LoadedModel, read: Callable[[int], Rgb], masklets: Sequence[Masklet]) -> list[Masklet]:
+    """The candidates of one video, with how well an earlier checkpoint follows each from its first mask.
+
+    Raises NotFinite.
+    """
+    return _tracked_again("last_iou", partial(followed_ious, earlier), read, masklets)
+
+
+def _tracked_again(
+    figure: str, measure: Callable[..., dict[str, float]], read: Callable[[int], Rgb], masklets: Sequence[Masklet]
+) -> list[Masklet]:
+    """The candidates of one video with a figure in their provenance. measure: a function of `model.cycle`."""
     if not masklets:
         return []
     prompts = {row.masklet_id: json.loads(row.prompt) for row in masklets}
@@ -120,9 +135,9 @@ def with_cycles(loaded: LoadedModel, read: Callable[[int], Rgb], masklets: Seque
         # the first annotated frame from there on
         first = {row.masklet_id: -(-(prompts[row.masklet_id]["frame_idx"] - begin) // STRIDE) for row in rows}
         masks = {row.masklet_id: row.rle for row in rows}
-        found |= cycle_ious(loaded, partial(_from, read, begin), hw, masks, first=first)
+        found |= measure(partial(_from, read, begin), hw, masks, first=first)
     return [
-        replace(row, prompt=json.dumps(prompts[row.masklet_id] | {"cycle_iou": round(found[row.masklet_id], 4)}))
+        replace(row, prompt=json.dumps(prompts[row.masklet_id] | {figure: round(found[row.masklet_id], 4)}))
         for row in masklets
     ]
 

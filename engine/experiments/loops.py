@@ -80,7 +80,7 @@ def settings(home: Path, experiment: Experiment, how: Labelling) -> Settings:
         review=ReviewSettings(phase=how.phase, select=how.policy != VERIFIED_ONLY),
         rounds=RoundSettings(min_new_masklets=NEVER, steps=plan.steps, lr=plan.lr),
         campaign=CampaignSettings(phases=()),
-        verifier=VerifierSettings(),
+        verifier=VerifierSettings(compare=how.candidates),
         airflow=AirflowSettings(),
     )
 

@@ -99,6 +99,7 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
         return
     checkpoint = _pinned_checkpoint(s, batch_id)
     _check_words(s, batch_id)
+    earlier = _earlier(s, checkpoint)
     kills = attempts.killed(s.blobs, STAGE)
     suspicion = kills + attempts.failures(s.blobs, STAGE)
     problems = dict[str, Exception]()
@@ -114,7 +115,7 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
             loaded = s.model(checkpoint)
             try:
                 with attempts.attempt(s.blobs, STAGE, subject):
-                    found = propose_video(s, s.video(video_id), loaded, checkpoint, shown)
+                    found = propose_video(s, s.video(video_id), loaded, checkpoint, shown, earlier)
             except (FrameUnreadable, ModelFailed) as error:
                 _give_up(s, batch_id, video_id, Refusal.FAILED, str(error))
                 continue
@@ -136,6 +137,20 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
         del problems[given_up]
     if problems:
         raise next(iter(problems.values()))
+
+
+def _earlier(s: Services, checkpoint: Checkpoint) -> LoadedModel | None:
+    """The checkpoint before this one, if the settings ask for it and it is still there."""
+    from model.checkpoints import NoCheckpoint
+
+    before = s.parent(checkpoint) if s.settings.verifier.compare else None
+    if before is None:
+        return None
+    try:
+        return s.model(before)
+    except NoCheckpoint as error:
+        log.warning("the candidates are not compared with the checkpoint before: %s", first_line(error))
+        return None
 
 
 def _blame(s: Services, batch_id: str, failed: Mapping[str, str]) -> list[str]:
@@ -193,9 +208,14 @@ def finish(s: Services, batch_id: str) -> None:
 
 
 def propose_video(
-    s: Services, video: Video, loaded: LoadedModel, checkpoint: Checkpoint, progress: Progress | None = None
+    s: Services,
+    video: Video,
+    loaded: LoadedModel,
+    checkpoint: Checkpoint,
+    progress: Progress | None = None,
+    earlier: LoadedModel | None = None,
 ) -> list[Masklet]:
-    """The candidates of one video.
+    """The candidates of one video. earlier: the checkpoint before, which tracks them, too; see `verifier.compare`.
 
     Nothing is searched if the settings allow no candidate. Raises ModelFailed, FrameUnreadable, NoDetector and
     UnknownWord.
@@ -222,7 +242,8 @@ def propose_video(
                 round_number=checkpoint.round,
                 progress=tell,
             )
-            return finding.with_cycles(loaded, reader.read, found.masklets)
+            rows = finding.with_cycles(loaded, reader.read, found.masklets)
+            return rows if earlier is None else finding.with_agreement(earlier, reader.read, rows)
         except FloatingPointError as error:
             raise ModelFailed(f"{error} for {video.video_id}") from error
 

@@ -1,9 +1,9 @@
-"""Forward-backward consistency: true masklets come back to their first mask, wrong ones do not."""
+"""True masklets come back to their first mask, and another checkpoint follows them; wrong ones do not."""
 
 import pytest
 
 from model import checkpoints
-from model.cycle import cycle_ious
+from model.cycle import cycle_ious, followed_ious
 from storage import rle
 
 
@@ -37,3 +37,20 @@ def test_a_masklet_without_a_later_frame_has_no_way_back(loaded, clip, after):
     hw = masks.shape[2:]
     given = {"one": [rle.encode(masks[0, 0]), *(rle.empty(*hw) for _ in after)]}
     assert cycle_ious(loaded, lambda i: frames[i], hw, given) == {"one": 0.0}
+
+
+def test_a_checkpoint_follows_a_true_masklet_and_not_one_that_changes_the_object(clip):
+    frames, masks = clip
+    hw = masks.shape[2:]
+    first, second = ([rle.encode(mask) for mask in masks[:4, n]] for n in (0, 1))
+    given = {"first": first, "swapped": [first[0], *second[1:]], "late": [second[0], *first[1:]]}
+    found = followed_ious(checkpoints.load("micro"), lambda i: frames[i], hw, given, first={"late": 1})
+    assert list(found) == ["first", "swapped", "late"]
+    assert found["first"] > 0.6 and found["late"] > 0.6, found
+    assert found["swapped"] < 0.2, found
+
+
+def test_a_masklet_of_one_frame_disagrees_with_no_checkpoint(loaded, clip):
+    frames, masks = clip
+    given = {"one": [rle.encode(masks[0, 0])]}
+    assert followed_ious(loaded, lambda i: frames[i], masks.shape[2:], given) == {"one": 1.0}

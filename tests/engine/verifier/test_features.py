@@ -92,7 +92,7 @@ def test_a_masklet_that_is_never_visible_has_numbers_too():
     assert np.isfinite(list(found.values())).all() and found["fragments"] == found["size"] == 0
 
 
-@pytest.mark.parametrize("name", ["seed_agreement", "cycle_iou"])
+@pytest.mark.parametrize("name", ["seed_agreement", "cycle_iou", "last_iou"])
 def test_what_only_the_model_can_tell_comes_from_the_prompt(name):
     masks = boxes((10, 10, 20, 20))
     assert of(masks, prompt=f'{{"frame_idx": 0, "{name}": 0.75}}')[name] == 0.75

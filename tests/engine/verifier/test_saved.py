@@ -13,14 +13,16 @@ def of_noise(seed, offset):
     return figures.measure(judged, Predictions(np.random.default_rng(seed).random(300), np.zeros(300)))
 
 
-def test_a_verifier_that_knows_nothing_saves_nothing_at_the_precision():
-    """On the verdicts on which a cut was chosen, it is right in 98 % of the cases, whatever the verifier knows."""
-    for offset, share in ((0, 0.5), (2.2, 0.9)):
-        found = [of_noise(seed, offset) for seed in range(6)]
-        decided = np.array([one.saved.value for one in found])
-        right = np.array([one.saved.value * one.saved_precision.value for one in found if one.saved.value])
-        assert right.sum() / decided.sum() < (1 + share) / 2 - 0.01
-        assert share > 0.5 or decided.max() < 0.05
+def test_a_verifier_that_knows_nothing_saves_hardly_any_review():
+    assert max(of_noise(seed, offset=0).saved.value for seed in range(6)) < 0.05, "half of the candidates are accepted"
+
+
+def test_what_is_right_among_saved_reviews_is_counted_on_other_verdicts():
+    """On the verdicts on which a cut was chosen, 98 % are right, whatever the verifier knows; here 90 % are accepted."""
+    found = [of_noise(seed, offset=2.2) for seed in range(6)]
+    decided = sum(one.saved.value for one in found)
+    right = sum(one.saved.value * one.saved_precision.value for one in found if one.saved.value)
+    assert right / decided < 0.94
 
 
 def test_where_nothing_is_saved_the_precision_is_unknown():
