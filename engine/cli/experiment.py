@@ -33,8 +33,12 @@ def phases(
     plan, folder = QUICK if quick else FULL, folder.absolute()
     chosen = [steps.Experiment(folder / name, name, plan) for name in (DOMAINS if domain == "all" else [domain])]
     todo = steps_of(plan)
+
+    def tell(failure: steps.Failure) -> None:
+        console.err.print(f"masklets: {failure.domain}: {failure.step} failed: {failure.reason}", style="red")
+
     with console.terminable(), console.bar("steps") as bar:
-        failures = steps.run(chosen, todo, bar)
+        failures = steps.run(chosen, todo, bar, tell)
     page = report.write(folder, chosen, todo, failures)
     if as_json:
         console.print_json({each.domain: tables.headline(each.results([s.name for s in todo])) for each in chosen})
@@ -43,7 +47,5 @@ def phases(
             for table in tables.tables(each.results([step.name for step in todo])):
                 console.print_rows(table.rows[0], table.rows[1:], title=f"{each.domain}: {table.title}")
         console.out.print(f"report: {page}")
-    for failure in failures:
-        console.err.print(f"masklets: {failure.domain}: {failure.step} failed: {failure.reason}", style="red")
     if failures:
         raise typer.Exit(1)

@@ -76,10 +76,15 @@ class Failure:
     reason: str
 
 
-def run(experiments: Sequence[Experiment], steps: Sequence[Step], progress: Progress) -> list[Failure]:
+def run(
+    experiments: Sequence[Experiment],
+    steps: Sequence[Step],
+    progress: Progress,
+    tell: Callable[[Failure], None] = lambda failure: None,
+) -> list[Failure]:
     """Runs the steps that have no result yet, and those that need them afterwards. Returns the steps that failed.
 
-    An earlier step goes first. A step that fails stops only the steps that need it.
+    An earlier step goes first. A step that fails stops only the steps that need it. tell: gets each failure at once.
     Raises InUse if another process works in a folder; ValueError if the folder belongs to another plan.
     """
     with _locked(experiments):
@@ -103,6 +108,7 @@ def run(experiments: Sequence[Experiment], steps: Sequence[Step], progress: Prog
                     experiment, step = running.pop(future)
                     if (error := future.exception()) is not None:
                         failures.append(Failure(experiment.domain, step.name, first_line(error)))
+                        tell(failures[-1])
 
 
 def perform(experiment: Experiment, step: Step) -> None:

@@ -18,7 +18,7 @@ def test_a_verifier_that_knows_nothing_saves_hardly_any_review():
 
 
 def test_what_is_right_among_saved_reviews_is_counted_on_other_verdicts():
-    """On the verdicts on which a cut was chosen, 98 % are right, whatever the verifier knows; here 90 % are accepted."""
+    """Of those on which a cut was chosen, 98 % are right, whatever the verifier knows; here 90 % are accepted."""
     found = [of_noise(seed, offset=2.2) for seed in range(6)]
     decided = sum(one.saved.value for one in found)
     right = sum(one.saved.value * one.saved_precision.value for one in found if one.saved.value)
