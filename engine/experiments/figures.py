@@ -1,4 +1,4 @@
-"""The figures of a labelled batch: people's work, the candidates that they accepted, alignment with phase 1.
+"""The figures of labelled clips: people's work, the candidates that they accepted, alignment with phase 1.
 
 Only reads the store.
 """
@@ -20,16 +20,16 @@ from storage.formats.sav_figures import LARGE, SIZES
 from storage.records import Masklet
 
 
-def published(s: Services, batch_id: str) -> list[Masklet]:
-    """The masklets that a batch added to the dataset."""
-    return list(s.tables.masklets(where=f"batch_id == '{batch_id}'"))
+def published(s: Services, batch_ids: Sequence[str]) -> list[Masklet]:
+    """The masklets that some batches added to the dataset."""
+    return [row for batch_id in batch_ids for row in s.tables.masklets(where=f"batch_id == '{batch_id}'")]
 
 
-def work_of(s: Services, batch_id: str) -> Result:
-    """People's work on a batch. None where nothing was published, or nothing clicked."""
-    rows = published(s, batch_id)
-    facts = batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) or {}
-    work = Work(**facts["work"])
+def work_of(s: Services, batch_ids: Sequence[str]) -> Result:
+    """People's work on some batches. None where nothing was published, or nothing clicked."""
+    rows = published(s, batch_ids)
+    collected = [batches.facts(s.blobs, batch_id, BatchStage.COLLECTED) or {} for batch_id in batch_ids]
+    work = sum((Work(**facts["work"]) for facts in collected), Work())
     frames = sum(len(row.frame_idx) for row in rows)
     edited = sum(row.edited_frame_count for row in rows)
     return {
@@ -44,12 +44,13 @@ def work_of(s: Services, batch_id: str) -> Result:
     }
 
 
-def candidates_of(s: Services, batch_id: str) -> Result:
-    """The candidates of a batch: how many were accepted as they were (%), and their J&F against the truth."""
-    kept = {row.masklet_id for row in published(s, batch_id)}
-    found = list(parts.rows(s.blobs, "candidates", batch_id))
+def candidates_of(s: Services, batch_ids: Sequence[str]) -> Result:
+    """The candidates of some batches: how many were accepted as they were (%), and their J&F against the truth."""
+    kept = {row.masklet_id for row in published(s, batch_ids)}
+    found = [row for batch_id in batch_ids for row in parts.rows(s.blobs, "candidates", batch_id)]
     measured = [
         (video.video_id, 50 * (metric.j + metric.f))
+        for batch_id in batch_ids
         for video in batches.videos(s, batch_id)
         for metric in summary.against_truth(s, video, found).values()
     ]

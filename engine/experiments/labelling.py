@@ -36,13 +36,13 @@ def labour(experiment: Experiment, *, phase: str, after: str | None) -> Result:
     numbers = range(LABOUR_CLIPS + 1, LABOUR_CLIPS + experiment.plan.labour_clips + 1)
     clips = loops.render(experiment, experiment.folder / "labour-clips", numbers)
     with loops.opened(f"labour-{phase}", experiment, how) as at:
-        batch_id, _ = loops.label(at, clips, how)
-        found = figures.work_of(at.s, batch_id) | {"phase": phase, "batch": batch_id}
-        rows = figures.published(at.s, batch_id)
+        batch_ids, _ = loops.label(at, clips, how)
+        found = figures.work_of(at.s, batch_ids) | {"phase": phase, "batches": batch_ids}
+        rows = figures.published(at.s, batch_ids)
     if after is not None:
         home = experiment.folder / "labour-1"
         with connect(loops.settings(home, experiment, how)) as s:
-            first = figures.published(s, experiment.result("labour-1")["batch"])
+            first = figures.published(s, experiment.result("labour-1")["batches"])
         found["alignment"] = figures.alignment(first, rows)
     return found
 
@@ -88,6 +88,6 @@ def _batch(at: OpenLoop, experiment: Experiment, number: int, how: Labelling, fi
     first += BATCH_SPACING * number
     numbers = range(first + 1, first + experiment.plan.batch_clips + 1)
     clips = loops.render(experiment, at.s.home / f"batch-{number}", numbers)
-    batch_id, release = loops.label(at, clips, how)
-    found: Result = {"batch": batch_id, "release": release, "phase": how.phase}
-    return found | figures.work_of(at.s, batch_id) | figures.candidates_of(at.s, batch_id)
+    batch_ids, release = loops.label(at, clips, how)
+    found: Result = {"batches": batch_ids, "release": release, "phase": how.phase}
+    return found | figures.work_of(at.s, batch_ids) | figures.candidates_of(at.s, batch_ids)

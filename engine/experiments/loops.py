@@ -111,16 +111,19 @@ def import_held_out(at: OpenLoop, experiment: Experiment) -> None:
     imports.import_folder(at.s, folder)
 
 
-def label(at: OpenLoop, source: Path, how: Labelling) -> tuple[str, str]:
-    """Takes the videos of a folder through the loop; returns the batch and its release, "" if nothing was published."""
+def label(at: OpenLoop, source: Path, how: Labelling) -> tuple[list[str], str]:
+    """Takes the videos of a folder through the loop; returns their batches and the last release, "" if there is none.
+
+    It is one batch, unless a kill has cut the ingest in two.
+    """
     s = at.s
     ingest.admit(s, str(source))
-    (batch_id,) = s.tables.addresses(f"{source.absolute()}/")
+    batch_ids = sorted(s.tables.addresses(f"{source.absolute()}/"))
     for stage in (loop.PROPOSE, loop.OPEN_REVIEW):
-        if batch_id in stage.pending(s):
+        for batch_id in set(batch_ids) & set(stage.pending(s)):
             stage.work(s, batch_id, None)
-    _, (release,) = simulated_review.close_reviews(s, [batch_id], at.check, ignore, how.policy)
-    return batch_id, release
+    _, releases = simulated_review.close_reviews(s, batch_ids, at.check, ignore, how.policy)
+    return batch_ids, max(releases)  # their names begin with their numbers
 
 
 def learn(s: Services, release: str, seed: int) -> tuple[Checkpoint, record.RoundResult]:

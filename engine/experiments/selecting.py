@@ -47,11 +47,11 @@ def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
     The verifier is fitted on the verdicts of the batches before.
     """
     with _rounds(experiment) as s:
-        *earlier, last = (experiment.result(f"rounds-{n}")["batch"] for n in (1, 2, 3))
-        candidates = list(parts.rows(s.blobs, "candidates", last))
+        last = experiment.result(LAST)["batches"]
+        candidates = [row for batch_id in last for row in parts.rows(s.blobs, "candidates", batch_id)]
         if hard_first:
             try:
-                verifier = fitting.fit([one for batch_id in earlier for one in _judged(s, batch_id)])
+                verifier = fitting.fit(_judged(s, experiment, rounds=(1, 2)))
             except TooFewVerdicts as error:
                 return {"left_out": str(error)}
             doubt = verifier.predict(table_of(candidates)).doubt
@@ -69,7 +69,7 @@ def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
 def verifier(experiment: Experiment) -> Result:
     """How well a verifier predicts the verdicts of the rounds, on candidates of videos that it did not see."""
     with _rounds(experiment) as s:
-        judged = [one for n in (1, 2, 3) for one in _judged(s, experiment.result(f"rounds-{n}")["batch"])]
+        judged = _judged(s, experiment, rounds=(1, 2, 3))
     try:
         found = measure(judged, fitting.out_of_fold(judged))
     except TooFewVerdicts as error:
@@ -102,8 +102,14 @@ def _rounds(experiment: Experiment) -> Iterator[Services]:
         yield s
 
 
-def _judged(s: Services, batch_id: str) -> list[Judged]:
-    return judged_of(parts.rows(s.blobs, "candidates", batch_id), parts.rows(s.blobs, "operations", batch_id))
+def _judged(s: Services, experiment: Experiment, rounds: Sequence[int]) -> list[Judged]:
+    """What people said about the candidates before these rounds."""
+    return [
+        one
+        for number in rounds
+        for batch_id in experiment.result(f"rounds-{number}")["batches"]
+        for one in judged_of(parts.rows(s.blobs, "candidates", batch_id), parts.rows(s.blobs, "operations", batch_id))
+    ]
 
 
 def _made_from(candidates: Sequence[Masklet], rows: Sequence[Masklet]) -> list[str]:

@@ -119,11 +119,11 @@ def test_the_step_of_the_verifier_compares_people_with_each_other_if_two_judged_
     from engine.verifier import fitting
     from engine.verifier.fitting import Predictions
 
-    judged = made(30)
+    judged = made(90)
     monkeypatch.setattr(selecting, "_rounds", lambda experiment: nullcontext())
-    monkeypatch.setattr(selecting, "_judged", lambda s, batch_id: judged)
+    monkeypatch.setattr(selecting, "_judged", lambda s, experiment, rounds: judged if rounds == (1, 2, 3) else [])
     monkeypatch.setattr(fitting, "out_of_fold", lambda all_of: Predictions(np.full(90, 0.9), np.zeros(90)))
-    experiment: Any = SimpleNamespace(result=lambda name: {"batch": name})
+    experiment: Any = SimpleNamespace()
     assert selecting.verifier(experiment)["human_agreement"] == {}
     judged = [replace(one, answers=("accept", "refine")) for one in judged]
     found = selecting.verifier(experiment)

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.experiments import loops, phases, report, selecting, steps, tables
+from engine.experiments import figures, loops, phases, report, selecting, steps, tables
+from engine.experiments.loops import Labelling
 from engine.experiments.plan import FULL, QUICK
 from engine.experiments.steps import Experiment
+from engine.ingest import ingest
 from engine.rounds import record
 from engine.services import Services
 from engine.synthetic.domains.drawing import Size
+from storage import releases
 from storage.releases import Release
 
 pytestmark = pytest.mark.server
@@ -64,6 +67,23 @@ def test_the_steps_label_learn_and_measure_and_a_second_run_does_nothing(experim
     assert results["missing"]["cells"] == [step.name for step in every if step.name not in wanted]
     assert results["domains"]["cells"]["jf_by_phase"]["1"] == by_hand["domain"]["mean"]
     assert "each" not in results["domains"]["cells"]["steps"]["chain-1"]["domain"]
+
+
+def test_clips_whose_ingest_was_killed_are_labelled_in_two_batches(experiment: Experiment, tmp_path: Path) -> None:
+    how = Labelling(phase="1", candidates=False)
+    clips = loops.render(experiment, tmp_path / "clips", range(1, 3))
+    with loops.opened("killed", experiment, how) as at:
+        second = clips / "clip_002.mp4"
+        apart = second.rename(tmp_path / second.name)
+        ingest.admit(at.s, str(clips))
+        apart.rename(second)
+        batch_ids, release = loops.label(at, clips, how)
+        found = figures.work_of(at.s, batch_ids) | figures.candidates_of(at.s, batch_ids)
+        assert len(batch_ids) == 2 and release in releases.names(at.s.blobs)
+        assert {row.masklet_id for row in releases.load(at.s.blobs, release).iter_masklets()} == {
+            row.masklet_id for row in figures.published(at.s, batch_ids)
+        }
+        assert found["masklets"] == len(figures.published(at.s, batch_ids)) > 1 and found["modelled_s"] > 0
 
 
 def test_a_release_keeps_its_round_when_a_killed_step_comes_back_after_the_promotion(
