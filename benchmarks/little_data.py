@@ -19,8 +19,9 @@ from transformers import Sam2VideoModel
 
 from benchmarks import low_rank
 from engine.experiments.few_clips import FewClips
+from engine.experiments.plan import FULL
 from engine.protocols import first_frame
-from engine.rounds.recipes import QUICK, fitted, steps_for
+from engine.rounds.recipes import QUICK, fitted
 from engine.synthetic import labelled_clips, micro_clips
 from engine.synthetic.domains.catalogue import DOMAINS
 from model import checkpoints, devices, run_state, trainer
@@ -39,7 +40,7 @@ class Run:
 
     name: str
     masklets: int
-    steps: int | None = None  # None: as a round has by default
+    steps: int | None = None  # None: as in the experiment
     lr: float = 3e-4
     single_frames: float | None = None  # share of the steps; None: as in the recipe
     few_clicks: bool = False  # two or three corrective clicks, and more masks as prompts
@@ -51,7 +52,7 @@ class Run:
     @property
     def all_steps(self) -> int:
         """Training steps."""
-        return steps_for(self.masklets) if self.steps is None else self.steps
+        return FULL.steps_on(self.masklets) if self.steps is None else self.steps
 
     def plan(self) -> Recipe:
         """The recipe of this run."""

@@ -10,6 +10,7 @@ from engine.rounds import recipes
 from engine.synthetic.domains.drawing import Size
 
 MICRO_FOLDER = Path(model.__path__[0]) / "micro"
+LEAST_STEPS = recipes.LEAST_STEPS // 2  # nothing is replayed here, and no rejected candidate is learned from
 SPACING = 1_000_003  # between the seeds of two experiments, as in the demo
 
 
@@ -35,8 +36,8 @@ class Plan:
         return self.seed * SPACING + number
 
     def steps_on(self, masklets: int) -> int:
-        """Training steps on this many masklets."""
-        return recipes.steps_for(masklets) if self.steps is None else self.steps
+        """Training steps on this many masklets, outside of rounds."""
+        return max(LEAST_STEPS, recipes.STEPS_A_MASKLET * masklets) if self.steps is None else self.steps
 
 
 FULL = Plan(
