@@ -18,7 +18,7 @@ from annotation_queue.records import Ticket
 from storage import rle
 from storage.pixels import Mask, Rgb, box_of
 from storage.records import Masklet
-from storage.video import jpeg
+from storage.videos.video import jpeg
 
 SIDE_PX = 96
 MARGIN = 0.15  # around the object, of its longer side

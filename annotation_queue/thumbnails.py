@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.pixels import Mask, Rgb
-from storage.video import jpeg
+from storage.videos.video import jpeg
 
 WIDTH_PX = 320
 FILL, LINE = (165, 123, 255), (214, 196, 255)  # RGB; as on the page

@@ -86,7 +86,7 @@ def damaged_text(draw: st.DrawFn, text: str, value: str) -> bytes:
 
 @cache
 def _video_bytes() -> bytes:
-    from storage import video
+    from storage.videos import video
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "v.mp4"
@@ -211,8 +211,8 @@ def _read_part(data: bytes, folder: Path) -> None:
     """A part that was damaged before its hash was taken."""
     import hashlib
 
-    from storage import parts
     from storage.blobs.folder import LocalBlobs
+    from storage.dataset import parts
 
     blobs = LocalBlobs(folder / "store")
     blobs.write("part.parquet", data)
@@ -237,8 +237,8 @@ def _read_png(data: bytes, folder: Path) -> None:
 
 
 def _read_marker(data: bytes, folder: Path) -> None:
-    from storage import parts
     from storage.blobs.folder import LocalBlobs
+    from storage.dataset import parts
 
     blobs = LocalBlobs(folder / "store")
     blobs.write("commits/masklets/b1/v1.json", data)
@@ -366,12 +366,12 @@ def _other_columns(columns: list[str]) -> bytes:
 
 def all_kinds() -> dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Path], None], tuple[type[Exception], ...]]]:
     """Of each kind: how its inputs are made, what reads them, and which errors refuse them."""
-    from storage import parts
     from storage.blobs.base import BlobMissing
+    from storage.dataset import parts
     from storage.formats.imported import AnnotationError
     from storage.pixels import PictureError
     from storage.rle import BadRle
-    from storage.source_file import Refused
+    from storage.videos.source_file import Refused
 
     row = _masklet()
     sizes = st.one_of(st.just(H), st.integers(-2, 2**40))
@@ -411,6 +411,6 @@ def import_readers() -> None:
         "engine.ingest.metadata",
         "storage.blobs.folder",
         "storage.formats.picture_folder",
-        "storage.parts",
+        "storage.dataset.parts",
     ):
         importlib.import_module(name)

@@ -19,8 +19,9 @@ from annotation_queue.records import Kind, NewTicket, Role
 from engine.ingest import ingest
 from engine.services import Services
 from engine.stages import phases
-from storage import rle, video
+from storage import rle
 from storage.records import STRIDE, Masklet, Video
+from storage.videos import video
 
 HEIGHT, WIDTH = 720, 1280
 BLOCK, BITS = 16, 12  # px and number of the blocks that carry a frame's number

@@ -48,11 +48,12 @@ from engine.ingest import ingest
 from engine.services import Services, connect
 from engine.settings import Settings
 from engine.stages import imports, upkeep
-from storage import arrow, parts, releases, rle
+from storage import arrow, rle
+from storage.dataset import parts, releases
+from storage.dataset.releases import Release
 from storage.formats import sav
 from storage.pixels import Mask
 from storage.records import FPS, STRIDE, Masklet, Video, content_id
-from storage.releases import Release
 from validation import jf
 
 T = TypeVar("T")

@@ -21,8 +21,8 @@ from pathlib import Path
 import pyarrow
 
 from storage import arrow, rle
+from storage.iceberg.tables import Tables
 from storage.records import STRIDE, Masklet
-from storage.tables import Tables
 
 ROWS, FRAMES = 300, 24  # of masklets: three row groups
 FILE, CATALOG, WAREHOUSE = "rows.parquet", "catalog.db", "warehouse"
@@ -31,7 +31,7 @@ FILE, CATALOG, WAREHOUSE = "rows.parquet", "catalog.db", "warehouse"
 WAYS = {
     "pool": "import pyarrow as pa, pyarrow.parquet as pq; pq.read_table(pa.BufferReader(data))",
     "ours": "from storage import arrow, records; arrow.from_parquet(records.Masklet, data)",
-    "scan": "from storage.tables import Tables\n"
+    "scan": "from storage.iceberg.tables import Tables\n"
     f"with Tables.open(f'sqlite:///{{folder}}/{CATALOG}', f'{{folder}}/{WAREHOUSE}') as t: t.scan('masklets')",
 }
 BEGIN = f"import sys, pathlib; folder = pathlib.Path(sys.argv[1]); data = (folder / {FILE!r}).read_bytes()\n"

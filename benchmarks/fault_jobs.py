@@ -21,9 +21,9 @@ from engine.ingest import ingest, judge
 from engine.services import Services, connect
 from engine.settings import Settings
 from engine.stages import propose, publish, review
-from storage import normalise as storage_normalise
 from storage import rle
 from storage.records import STRIDE, Masklet, Video, content_id
+from storage.videos import normalise as storage_normalise
 
 MASKLETS = 2  # of each video
 

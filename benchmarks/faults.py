@@ -57,8 +57,9 @@ from engine.processes.ports import free_port
 from engine.services import Services, connect
 from engine.settings import IngestSettings, LogSettings, QueueSettings, Settings, StorageSettings
 from engine.stages import propose, review
-from storage import releases, video
+from storage.dataset import releases
 from storage.records import Verdict
+from storage.videos import video
 
 BUCKET, SOURCE = "faults", "s3://faults/incoming"
 PASSWORD = "a long password"

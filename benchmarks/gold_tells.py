@@ -45,7 +45,7 @@ from annotation_queue.tickets.store import TicketStore
 from storage import rle
 from storage.ontology import ObjectClass, Ontology
 from storage.records import FPS, STRIDE, Masklet, Verdict, content_id
-from storage.video import jpeg
+from storage.videos.video import jpeg
 
 HEIGHT, WIDTH, FRAMES = 8, 8, 8
 BOTH = "wanda"  # who does the work

@@ -36,10 +36,11 @@ from engine.services import Services, connect
 from engine.serving.media import StoredMedia
 from engine.settings import AutoSettings, IngestSettings, ModelSettings, Settings
 from engine.stages import propose, publish
-from storage import parts, releases, video
+from storage.dataset import parts, releases
 from storage.formats import sav
 from storage.pixels import Rgb
 from storage.records import STRIDE
+from storage.videos import video
 from validation import table_checks
 
 W, H, SOURCE_FPS = 160, 120, 6

@@ -32,7 +32,7 @@ from engine.settings import Settings
 from engine.synthetic import video_files
 from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
 from engine.synthetic.domains.drawing import Size
-from storage.normalise import Limits, normalise
+from storage.videos.normalise import Limits, normalise
 
 Frames = list[np.ndarray]
 LIMITS = Limits(min_s=0.5)

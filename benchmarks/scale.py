@@ -59,8 +59,9 @@ from engine.ingest import ingest, sources
 from engine.services import Services, connect
 from engine.settings import Settings, StorageSettings
 from engine.stages import publish, upkeep
-from storage import batch_manifests, parts, releases, rle
+from storage import rle
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import batch_manifests, parts, releases
 from storage.records import STRIDE, Masklet, Operation, Video, content_id
 from validation import table_checks
 

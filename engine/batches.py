@@ -6,7 +6,7 @@ what there is to do, so a lost event costs time and never work.
 
     batches/<batch_id>/<stage>.json
     open/<batch_id>/<stage>             empty: copies of these marks, until the batch is published
-    batches/<batch_id>/increments/      if it is published in several steps: see storage/increments.py
+    batches/<batch_id>/increments/      if it is published in several steps: see storage/dataset/increments.py
     open/complete                       the batches of earlier versions have their copies
     batches/<batch_id>/checkpoint.json
     batches/<batch_id>/phase.json
@@ -25,8 +25,8 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from storage import parts
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
+from storage.dataset import parts
 from storage.records import unique_videos
 from storage.wording import counted
 

@@ -26,8 +26,8 @@ from storage import lease
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.errors import first_line
+from storage.iceberg.table_errors import TablesError
 from storage.lease import InUse, LockLost
-from storage.table_errors import TablesError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

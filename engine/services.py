@@ -18,13 +18,14 @@ from weakref import WeakValueDictionary
 from engine import locks
 from engine.files import alone, private_file, private_folder, write_secret
 from engine.settings import Settings
-from storage import ontology, parts
+from storage import ontology
 from storage.blobs import stores
 from storage.blobs.base import BlobMissing, Blobs, read_json
+from storage.dataset import parts
+from storage.iceberg.tables import Tables
 from storage.ontology import Ontology
 from storage.records import Video
-from storage.tables import Tables
-from storage.video import FrameReader
+from storage.videos.video import FrameReader
 
 if TYPE_CHECKING:  # imported where they are used: torch takes seconds, and some machines do not have it
     from annotation_queue.client import QueueClient

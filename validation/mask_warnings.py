@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 
 from storage import iou, rle
-from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobError
+from storage.dataset.batch_manifests import ReleaseError
+from storage.dataset.releases import Release
 from storage.masklet_rules import list_problem
 from storage.pixels import Mask, box_of
 from storage.records import STRIDE, Masklet
-from storage.releases import Release
 from storage.wording import counted
 
 CHECKS = {

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from storage.arrow import R
-from storage.batch_manifests import ReleaseError, ReleaseFile, check_id
 from storage.blobs.base import BlobError
+from storage.dataset.batch_manifests import ReleaseError, ReleaseFile, check_id
+from storage.dataset.releases import Release
 from storage.records import Masklet, Video
-from storage.releases import Release
 from storage.wording import counted
 from validation import masklet_checks
 

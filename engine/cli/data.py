@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from engine.ingest.readers import Reader
     from engine.services import Services
     from engine.stages.imports import ImportReport
+    from storage.dataset.releases import Release
     from storage.formats.destination import Exported
     from storage.formats.timeline import Timeline
-    from storage.releases import Release
 
 
 def _as_sav(release: Release, folder: Path, media: bool, line: Timeline, progress: Progress) -> Exported:
@@ -129,7 +129,7 @@ def newest(s: Services) -> str:
     Raises ValueError if there is none, with the batches that are stuck; and if several projects have releases.
     """
     from engine import trouble
-    from storage import releases
+    from storage.dataset import releases
 
     named = releases.names(s.blobs)
     last = {releases.project_of(name): name for name in named if releases.place(name)[0]}
@@ -154,7 +154,7 @@ def validate(
     """
     from engine import trouble
     from engine.services import connect
-    from storage import releases, withdrawal
+    from storage.dataset import releases, withdrawal
     from validation import mask_warnings, release_checks
 
     with connect() as s:
@@ -200,7 +200,7 @@ def export(
     """Write a release in the format of other tools. Run it again after an interruption: it goes on."""
     from engine.services import connect
     from engine.stages import withdrawing
-    from storage import releases
+    from storage.dataset import releases
     from storage.formats.timeline import Timeline
 
     if form not in EXPORTS:

@@ -24,9 +24,9 @@ from engine.processes.airflow import POOL
 from engine.services import Services, connect
 from engine.serving import delivery, serve, webhooks
 from engine.settings import Settings
-from storage import video
 from storage.blobs.base import check_create_only
 from storage.errors import first_line
+from storage.videos import video
 from storage.wording import counted
 
 

@@ -31,7 +31,7 @@ def push(
     from engine import hub_upload
     from engine.services import connect
     from engine.stages import withdrawing
-    from storage import releases
+    from storage.dataset import releases
     from storage.formats import hub
     from storage.formats.timeline import Timeline
 

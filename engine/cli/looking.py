@@ -26,7 +26,7 @@ def stats(
         return
     from engine.services import connect
     from engine.views import figures, tables
-    from storage import releases
+    from storage.dataset import releases
 
     with connect() as s:
         chosen = releases.load(s.blobs, newest(s) if release in (None, "newest") else str(release))
@@ -56,7 +56,7 @@ def browse(
 
     from engine.services import connect
     from engine.serving import serve
-    from storage import releases
+    from storage.dataset import releases
 
     def opened(address: str) -> None:
         console.out.print(f"{chosen.name}: {address}   (Ctrl-C ends it)")
@@ -79,7 +79,7 @@ def show(
     from engine.pictures import Style
     from engine.services import connect
     from engine.views import show as views
-    from storage import releases
+    from storage.dataset import releases
 
     chosen = console.member(style, Style, "styles")
     with connect() as s:
@@ -128,7 +128,7 @@ def card(
     from engine.services import connect
     from engine.views import card as cards
     from engine.views import figures
-    from storage import releases
+    from storage.dataset import releases
 
     with connect() as s, console.bar("card") as bar:
         chosen = releases.load(s.blobs, release or newest(s))

@@ -111,7 +111,7 @@ def propose(
     from engine import batches, loop
     from engine.services import connect
     from engine.stages.propose import labels_of_words
-    from storage import parts
+    from storage.dataset import parts
 
     settings = Settings()
     if text is not None:
@@ -214,7 +214,7 @@ def stats(as_json: Json = False) -> None:
     from engine import batches, trouble
     from engine.services import connect
     from engine.stages import review_progress
-    from storage import releases
+    from storage.dataset import releases
 
     with connect() as s:
         reviews = review_progress.of_open_batches(s)

@@ -44,7 +44,7 @@ def tag(
     """Give a release a name of your own. Its snapshot is tagged too, so other readers of Iceberg find it."""
     from engine.services import connect
     from engine.views import card
-    from storage import release_names, releases
+    from storage.dataset import release_names, releases
 
     with connect() as s:
         chosen = releases.load(s.blobs, release or newest(s))
@@ -128,7 +128,7 @@ def reproduce(
     Reads every byte of the release.
     """
     from engine.services import connect
-    from storage import releases, reproduction
+    from storage.dataset import releases, reproduction
 
     with connect() as s, console.bar("reproduce") as bar:
         chosen = releases.load(s.blobs, release or newest(s))

@@ -23,7 +23,7 @@ from storage import rle
 from storage.blobs.base import BlobMissing
 from storage.formats import sav
 from storage.pixels import PictureError
-from storage.reader import VideoError
+from storage.videos.reader import VideoError
 
 
 class DatasetError(ValueError):

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from engine.datasets.labelled import Dataset, DatasetError, Entry, LabelledVideo
 from engine.datasets.rejected import of_video
-from storage import releases, withdrawal
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import releases, withdrawal
+from storage.dataset.parts import PartError
+from storage.dataset.releases import Release
 from storage.formats import davis, picture_folder, sav, sav_frames
 from storage.formats.picture_folder import PictureReader, PictureVideo
-from storage.parts import PartError
 from storage.records import STRIDE, Video
-from storage.releases import Release
-from storage.source_reader import SourceReader
-from storage.video import FrameReader
+from storage.videos.source_reader import SourceReader
+from storage.videos.video import FrameReader
 from storage.wording import counted
 
 

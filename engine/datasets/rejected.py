@@ -11,8 +11,8 @@ from typing import Any
 
 from annotation_queue.records import Reason
 from engine.verifier.judged import Answers, answers_of
-from storage import parts
 from storage.blobs.base import Blobs
+from storage.dataset import parts
 from storage.records import Verdict, Video
 
 

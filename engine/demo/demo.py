@@ -319,7 +319,7 @@ def _every(count: int, tell: Tell) -> Callable[[Tally], None]:
 
 
 def _export(s: Services, release: str, folder: Path) -> list[Path]:
-    from storage import releases
+    from storage.dataset import releases
     from storage.formats import sav
 
     return sav.export(releases.load(s.blobs, release), folder).files if release else []

@@ -31,7 +31,7 @@ from model.tracker import Tracker
 from model.trainer import TrainingProgress
 from storage import rle
 from storage.records import FPS, Prompt
-from storage.video import FrameReader
+from storage.videos.video import FrameReader
 from storage.wording import counted
 from validation import jf
 

@@ -19,9 +19,10 @@ from engine.protocols import first_frame
 from engine.registry import Checkpoint
 from engine.rounds import record
 from engine.services import Services
-from storage import parts, releases, rle
+from storage import rle
+from storage.dataset import parts, releases
 from storage.records import STRIDE, Masklet, Video
-from storage.video import jpeg
+from storage.videos.video import jpeg
 from validation import jf
 
 HELD_OUT_SHOWN = 3  # videos in the picture of what a round learned

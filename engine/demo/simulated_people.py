@@ -31,7 +31,7 @@ from engine.services import Services
 from engine.serving.media import StoredMedia
 from engine.stages import phases
 from engine.stages.work import Work
-from storage import parts
+from storage.dataset import parts
 from storage.records import Masklet, Verdict, Video
 
 if TYPE_CHECKING:

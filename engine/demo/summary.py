@@ -14,7 +14,8 @@ from engine.rounds import record
 from engine.rounds.record import RoundResult
 from engine.services import Services
 from engine.stages import work
-from storage import iou, parts
+from storage import iou
+from storage.dataset import parts
 from storage.records import Masklet, Video
 from validation import jf
 

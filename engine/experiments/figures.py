@@ -15,7 +15,8 @@ from engine.experiments.steps import Result
 from engine.protocols.annotator import GOOD
 from engine.services import Services
 from engine.stages.work import Work
-from storage import iou, parts
+from storage import iou
+from storage.dataset import parts
 from storage.formats.sav_figures import LARGE, SIZES
 from storage.records import Masklet
 

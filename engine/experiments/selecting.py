@@ -20,7 +20,7 @@ from engine.verifier.features import table_of
 from engine.verifier.figures import measure
 from engine.verifier.fitting import TooFewVerdicts
 from engine.verifier.judged import Judged, judged_of
-from storage import parts
+from storage.dataset import parts
 from storage.records import Masklet
 from validation.verdicts import Interval
 

@@ -23,7 +23,7 @@ from model.checkpoints import LoadedModel
 from model.clips import DrawClip
 from model.recipe import TrainingStage
 from model.trainer import RunOptions
-from storage import releases
+from storage.dataset import releases
 
 _ALL_CHOSEN = 0.999  # a share below 1, with which a ClipSampler takes only edited masklets, and all of them
 

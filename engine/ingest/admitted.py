@@ -4,11 +4,11 @@
                       video.mp4     normalised
                       looks.npz     for finding near duplicates: see `hash_index.py`
                       frames.json   which source frame each frame of video.mp4 shows, and when: see
-                                    `storage/frame_times.py`
+                                    `storage/videos/frame_times.py`
                       truth.json    ground truth, where the source has it
                       imported      empty: an import has admitted it, so no model proposes for it
                       committed     create-only: its batch, which has it for ever; made before its row is committed
-                      published/    the batches that publish masklets of it (`storage/parts.py`)
+                      published/    the batches that publish masklets of it (`storage/dataset/parts.py`)
     uncommitted/videos/<video_id>             empty: made before the record, deleted when its batch is marked
     uncommitted/batches/<batch_id>.json       the videos that a batch asks for, their splits and project, until it is
                                               marked
@@ -34,11 +34,12 @@ from engine.ingest.near_duplicates import Looks
 from engine.services import Services
 from engine.settings import IngestSettings
 from engine.stored_json import parse
-from storage import frame_times, parts, withdrawn
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, read_json
+from storage.dataset import parts, withdrawn
 from storage.formats import sav
-from storage.normalise import Normalised
 from storage.records import Masklet, Video, content_id
+from storage.videos import frame_times
+from storage.videos.normalise import Normalised
 
 _VIDEO = TypeAdapter(Video)
 _UNCOMMITTED = "uncommitted/"

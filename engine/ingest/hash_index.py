@@ -29,10 +29,10 @@ from engine import batches
 from engine.batches import BatchStage
 from engine.ingest import near_duplicates
 from engine.ingest.near_duplicates import Alike, Looker, Looks, Match, Table
-from storage import video
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs
-from storage.reader import FrameUnreadable
 from storage.records import content_id
+from storage.videos import video
+from storage.videos.reader import FrameUnreadable
 from storage.wording import counted
 
 _PREFIX = "hashes/"

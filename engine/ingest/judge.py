@@ -30,9 +30,9 @@ from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, c
 from storage.formats import sav
 from storage.formats.imported import AnnotationError, Description
 from storage.formats.video_metadata import AUTHOR
-from storage.normalise import Limits, Normalised, Pictures, normalise
 from storage.records import Quarantined, Refusal, Video
-from storage.source_file import Refused
+from storage.videos.normalise import Limits, Normalised, Pictures, normalise
+from storage.videos.source_file import Refused
 from storage.wording import counted
 
 

@@ -21,8 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from annotation_queue.pipeline_records import Action, QuarantineAct
 from storage.blobs.base import BlobMissing, Blobs
-from storage.normalise import Limits
 from storage.records import Quarantined, Refusal, Video, content_id
+from storage.videos.normalise import Limits
 
 #: What a release does, by the reason of the refusal. All other reasons can only be marked as seen: the bytes are in the
 #: dataset already, they need a key, or there is no video in them.

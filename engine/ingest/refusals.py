@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from engine.services import Services
-from storage import parts
 from storage.blobs.base import BlobMissing, Blobs
+from storage.dataset import parts
 from storage.records import Quarantined, content_id
 
 _COMPLETE = "refused/complete"

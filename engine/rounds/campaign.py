@@ -18,7 +18,7 @@ from engine.services import Services
 from engine.settings import CampaignPhase
 from engine.stages import published
 from engine.stages.published import PublishedBatch
-from storage import releases
+from storage.dataset import releases
 from storage.wording import counted
 
 

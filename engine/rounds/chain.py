@@ -20,7 +20,7 @@ from engine.stages import published
 from engine.stages.published import PublishedBatch
 from engine.stages.work import Work
 from engine.stored_json import parse
-from storage import releases
+from storage.dataset import releases
 from validation import gate, paired
 
 NOT_RECORDED = "not recorded"  # in place of a checkpoint, for batches that an earlier version published

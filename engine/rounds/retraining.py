@@ -42,12 +42,12 @@ from engine.rounds.record import (
     waiting_of,
 )
 from engine.services import Services
-from storage import releases
-from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobDamaged, BlobMissing
+from storage.dataset import releases
+from storage.dataset.batch_manifests import ReleaseError
+from storage.dataset.parts import PartError
 from storage.errors import first_line
-from storage.parts import PartError
-from storage.reader import VideoError
+from storage.videos.reader import VideoError
 from validation import gate
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from engine.rounds.general import MICRO
 from engine.rounds.record import Round
 from engine.services import Services
 from model.parameter_groups import TrainedParts
-from storage import release_numbers, releases
 from storage.blobs.base import Blobs
+from storage.dataset import release_numbers, releases
+from storage.dataset.releases import NoSuchRelease, Release
 from storage.records import Masklet, content_id
-from storage.releases import NoSuchRelease, Release
 
 log = logging.getLogger(__name__)
 

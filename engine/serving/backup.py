@@ -42,7 +42,8 @@ from engine.progress import Tell, ignore
 from engine.rounds import record
 from engine.services import Services
 from engine.settings import Settings
-from storage import releases, table_recovery
+from storage.dataset import releases
+from storage.iceberg import table_recovery
 from storage.wording import counted
 
 MANIFEST, ARTIFACTS = "manifest.json", "artifacts.tar"

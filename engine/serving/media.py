@@ -16,10 +16,10 @@ from cachetools import LRUCache
 from annotation_queue.errors import NoSuchFrame, NoSuchVideo
 from annotation_queue.records import VideoInfo
 from engine.services import Services
-from storage import withdrawn
+from storage.dataset import withdrawn
 from storage.pixels import Rgb
 from storage.records import FPS, Video
-from storage.video import FrameReader, jpeg
+from storage.videos.video import FrameReader, jpeg
 
 OPEN_VIDEOS = 32
 SEES_S = 30.0  # after which a withdrawal is seen

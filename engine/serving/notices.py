@@ -17,7 +17,7 @@ from annotation_queue.notices import Endpoint, Event, Notice, notice_id
 from engine.rounds import record
 from engine.rounds.record import RoundResult
 from engine.services import Services
-from storage import releases
+from storage.dataset import releases
 
 HOUR_S = 3600.0
 

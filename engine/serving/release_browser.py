@@ -41,11 +41,12 @@ from engine.ingest import pseudonyms
 from engine.services import Services
 from engine.serving.media import StoredMedia
 from engine.views import figures
-from storage import arrow, compacted, releases, rle, withdrawal, withdrawn
-from storage.batch_manifests import ReleaseError, ReleaseFile
+from storage import arrow, rle
 from storage.blobs.base import BlobMissing
+from storage.dataset import compacted, releases, withdrawal, withdrawn
+from storage.dataset.batch_manifests import ReleaseError, ReleaseFile
+from storage.dataset.releases import Release
 from storage.records import Masklet, Operation
-from storage.releases import Release
 
 MOST_LOOKED = 20_000  # masklets that are looked at for one page
 MOST_OPENED = 400  # files: those that are not compacted have a dozen masklets each

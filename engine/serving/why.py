@@ -18,8 +18,8 @@ from engine import batches, loop, trouble
 from engine.batches import BatchStage
 from engine.services import Services
 from engine.stages import publish, review
-from storage import increments, parts
 from storage.blobs.base import BlobDamaged, Blobs
+from storage.dataset import increments, parts
 from storage.errors import first_line
 from storage.records import Quarantined
 from storage.wording import counted

@@ -8,7 +8,8 @@ from annotation_queue.records import BatchResult, Kind, NewGold, NewTicket
 from engine import batches
 from engine.services import Services
 from engine.stages import labelling, phases
-from storage import iou, parts
+from storage import iou
+from storage.dataset import parts
 from storage.records import Masklet, Verdict, content_id
 
 

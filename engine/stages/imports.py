@@ -23,7 +23,7 @@ from engine.ingest.readers import Reader
 from engine.progress import Progress
 from engine.services import Services
 from engine.stages import publish
-from storage import parts
+from storage.dataset import parts
 from storage.errors import first_line
 from storage.formats.imported import AnnotationError
 from storage.records import Masklet, Quarantined, Refusal, Video

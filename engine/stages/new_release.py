@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from engine import batches
 from engine.services import Services
-from storage import increments, release_names, release_numbers, releases, unreleased
-from storage.releases import Release
+from storage.dataset import increments, release_names, release_numbers, releases, unreleased
+from storage.dataset.releases import Release
 
 
 def of_commit(s: Services, commit_id: str, known: Sequence[str]) -> Release | None:

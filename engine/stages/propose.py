@@ -19,11 +19,12 @@ from engine.progress import Progress, prefixed
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.settings import AutoSettings
-from storage import log_ids, parts
+from storage import log_ids
 from storage.blobs.base import BlobError, BlobMissing
+from storage.dataset import parts
 from storage.errors import first_line
-from storage.reader import FrameUnreadable
 from storage.records import FPS, Masklet, Quarantined, Refusal, Video
+from storage.videos.reader import FrameUnreadable
 from storage.wording import counted
 
 if TYPE_CHECKING:

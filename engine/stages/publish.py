@@ -7,8 +7,8 @@ model and its annotators fail, nothing of the batch is published. An import has 
 independent files of others, and nobody here can repair them. A lead can lift the limit (`leave_out`). Nothing is
 visible before every check has run.
 
-A batch that was collected in increments (`storage/increments.py`) is published so: each has its own checks, commits and
-release, as a batch of these videos would have.
+A batch that was collected in increments (`storage/dataset/increments.py`) is published so: each has its own checks,
+commits and release, as a batch of these videos would have.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from engine.services import Services
 from engine.stages import new_release, publish_checks, review, withdrawing
 from engine.stages.publish_checks import LEAST_JUDGED, Checked, offered_in
 from engine.views import card
-from storage import increments, parts, releases, table_upkeep, withdrawn
-from storage.increments import Increment
+from storage.dataset import increments, parts, releases, withdrawn
+from storage.dataset.increments import Increment
+from storage.iceberg import table_upkeep
 from storage.records import Quarantined
 from validation.gate import GateDecision
 

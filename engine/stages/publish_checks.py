@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine import batches
 from engine.services import Services
-from storage import parts, releases, withdrawn
-from storage.increments import Increment
+from storage.dataset import parts, releases, withdrawn
+from storage.dataset.increments import Increment
 from storage.records import Masklet, Video
 from validation import gate
 from validation.gate import GateDecision

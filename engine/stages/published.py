@@ -15,8 +15,8 @@ from typing import Any
 from engine import batches
 from engine.batches import BatchStage
 from engine.stages.work import Work
-from storage import increments, releases
 from storage.blobs.base import Blobs
+from storage.dataset import increments, releases
 
 _READERS = 8
 _CACHED = 20_000  # batches in memory, a few hundred bytes each

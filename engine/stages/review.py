@@ -21,8 +21,9 @@ from engine.settings import Settings
 from engine.stages import labelling, phases, routing, work
 from engine.stages.routing import Route
 from engine.verifier.keeping import is_verifier
-from storage import arrow, increments, parts, withdrawn
-from storage.increments import Increment
+from storage import arrow
+from storage.dataset import increments, parts, withdrawn
+from storage.dataset.increments import Increment
 from storage.masklet_rules import masklet_problems
 from storage.records import Masklet, Operation, Quarantined, Verdict, Video, content_id
 from storage.wording import counted
@@ -179,9 +180,9 @@ def wants_increments(settings: Settings) -> bool:
 def collect(s: Services, batch_id: str) -> Collected:
     """Writes the accepted masklets and all operations of a batch as parts, one a video: of its settled videos.
 
-    Of a batch that is not drained, the settled videos become an increment (`storage/increments.py`) if one is due: the
-    queue closes them, so that nobody changes what is published. The masklets, which will be released, name people by
-    pseudonyms.
+    Of a batch that is not drained, the settled videos become an increment (`storage/dataset/increments.py`) if one is
+    due: the queue closes them, so that nobody changes what is published. The masklets, which will be released, name
+    people by pseudonyms.
     An accepted masklet that cannot be stored, or is of another batch's video, is quarantined; the others go on.
     Raises NotDrained, unless the batch has an increment already, and UnknownBatch; NoSuchBatch if the queue does not
     know the batch.

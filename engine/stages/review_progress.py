@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from annotation_queue.errors import NoSuchBatch
 from engine import batches
 from engine.services import Services
-from storage import increments
 from storage.blobs.base import BlobDamaged
+from storage.dataset import increments
 
 
 @dataclass(frozen=True)

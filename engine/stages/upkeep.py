@@ -13,8 +13,9 @@ from engine.progress import Progress
 from engine.services import Services
 from engine.stages.withdrawing import LOCK
 from engine.views import card
-from storage import batch_manifests, compaction, release_names, release_numbers, releases, sweep, table_upkeep
 from storage.blobs import cleaning
+from storage.dataset import batch_manifests, compaction, release_names, release_numbers, releases, sweep
+from storage.iceberg import table_upkeep
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from engine.batches import BatchStage
 from engine.ingest import admitted
 from engine.services import NoPipelineToken, Services
 from engine.views import card
-from storage import compaction, parts, release_numbers, releases, withdrawal, withdrawn
-from storage.batch_manifests import ReleaseError
-from storage.releases import Release
-from storage.withdrawn import Withdrawal
+from storage.dataset import compaction, parts, release_numbers, releases, withdrawal, withdrawn
+from storage.dataset.batch_manifests import ReleaseError
+from storage.dataset.releases import Release
+from storage.dataset.withdrawn import Withdrawal
 
 LOCK = "publish"  # of those who make releases and change published tables
 

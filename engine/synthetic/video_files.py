@@ -9,9 +9,10 @@ from pathlib import Path
 from engine.synthetic.rendering import render
 from engine.synthetic.scene import Scene
 from model.clips import Clip
-from storage import rle, video
+from storage import rle
 from storage.formats import sav
 from storage.records import FPS, STRIDE, Masklet, Video, content_id
+from storage.videos import video
 
 
 def write_videos(

@@ -26,8 +26,9 @@ from engine.verifier.features import FEATURES
 from engine.verifier.figures import VerifierFigures
 from engine.verifier.fitting import Verifier
 from engine.verifier.judged import Judged, judged_of
-from storage import arrow, increments, parts, releases
+from storage import arrow
 from storage.blobs.base import BlobMissing, Blobs, read_json
+from storage.dataset import increments, parts, releases
 from storage.records import content_id
 
 MOST = 20_000  # examples of one verifier, of the newest batches; more cost time and teach little

@@ -18,10 +18,10 @@ from engine.services import Services
 from engine.views import figures, tables
 from engine.views.figures import ALL, DEFINITIONS, Figures
 from engine.views.tables import Table
+from storage.dataset.releases import Release
 from storage.formats import imported, video_metadata
 from storage.masklet_rules import RULES
 from storage.records import FPS, STRIDE, Masklet, Video
-from storage.releases import Release
 from storage.wording import counted
 from validation import mask_warnings
 from validation.mask_warnings import Summary, Thresholds

@@ -17,9 +17,9 @@ from typing import Any
 
 from engine.progress import Progress
 from storage import iou
-from storage.batch_manifests import ReleaseFile
+from storage.dataset.batch_manifests import ReleaseFile
+from storage.dataset.releases import Release
 from storage.records import Masklet
-from storage.releases import Release
 
 OVERLAP = 0.5  # least mean IoU of masklets that are paired by their masks
 WORST = 12  # frames to look at

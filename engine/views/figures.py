@@ -22,17 +22,18 @@ from numpy.typing import NDArray
 from annotation_queue.given_verdicts import ONLY, standing_verdicts
 from engine.progress import Progress
 from engine.verifier.keeping import is_verifier
-from storage import arrow, parts
-from storage.batch_manifests import ReleaseError
+from storage import arrow
 from storage.blobs.base import Blobs
+from storage.dataset import parts
+from storage.dataset.batch_manifests import ReleaseError
+from storage.dataset.releases import Release
 from storage.errors import first_line
 from storage.formats import imported, sav_figures
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Operation, Video
-from storage.releases import Release
 
 if TYPE_CHECKING:
-    from storage.tables import Tables
+    from storage.iceberg.tables import Tables
 
 DEFINITIONS = {
     "videos": "videos with at least one masklet of the group",

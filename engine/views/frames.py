@@ -16,10 +16,10 @@ import numpy as np
 from engine import pictures
 from engine.pictures import Image
 from storage import rle
+from storage.dataset.releases import Release
 from storage.pixels import Mask
 from storage.records import Masklet, Video
-from storage.releases import Release
-from storage.video import FrameReader
+from storage.videos.video import FrameReader
 
 _GAP_PX = 6
 _NAME = 40  # characters of a name in a caption

@@ -20,9 +20,9 @@ from engine.services import Services
 from engine.views import card, figures
 from engine.views.figures import ALL
 from storage import arrow
+from storage.dataset.releases import Release
 from storage.formats import destination, hub
 from storage.formats.timeline import Timeline
-from storage.releases import Release
 from storage.whole_files import complete
 
 CARD, CROISSANT = "README.md", "croissant.json"

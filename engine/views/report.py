@@ -14,9 +14,9 @@ from engine.pictures import BLUE, ORANGE
 from engine.views import frames, tables
 from engine.views.figures import DEFINITIONS, Figures
 from engine.views.tables import Table
+from storage.dataset.releases import Release
 from storage.records import Video
-from storage.releases import Release
-from storage.video import jpeg
+from storage.videos.video import jpeg
 from storage.whole_files import complete
 from storage.wording import counted
 

@@ -14,9 +14,9 @@ from engine.pictures import Entry, Image, Style
 from engine.progress import Progress
 from engine.views import figures, frames
 from engine.views.frames import Cell
-from storage import video as film
+from storage.dataset.releases import Release
 from storage.records import FPS, STRIDE, Masklet, Video
-from storage.releases import Release
+from storage.videos import video as film
 from storage.wording import counted
 
 FRAMES_SHOWN = 12

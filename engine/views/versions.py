@@ -15,10 +15,10 @@ from engine.services import Services
 from engine.views import difference, difference_sheet
 from engine.views.difference import Change, Difference, Look
 from engine.views.frames import Stored, of_releases
-from storage import parts, releases
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import parts, releases
+from storage.dataset.releases import Release
 from storage.records import Masklet
-from storage.releases import Release
 
 Rows = list[tuple[str, ...]]  # the heading first
 _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import destination, video_metadata
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError
@@ -41,7 +42,6 @@ from storage.formats.tracks import (
     timeline_of,
 )
 from storage.formats.video_metadata import Licences
-from storage.releases import Release
 
 _TRACK = ("track_id", "instance_id")
 

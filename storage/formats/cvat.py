@@ -25,6 +25,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import destination, labels, polygons
 from storage.formats.destination import Agreement, CannotHold, Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError, OtherFile
@@ -34,7 +35,6 @@ from storage.formats.tracks import MAX_SIDE, Content, Problems, Track, TrackedVi
 from storage.masklet_rules import MAX_LABEL
 from storage.pixels import Mask
 from storage.records import Masklet
-from storage.releases import Release
 from storage.whole_files import complete
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

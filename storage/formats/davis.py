@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import destination, picture_folder
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.picture_folder import PictureVideo
 from storage.formats.timeline import Timeline
 from storage.pixels import PictureError
 from storage.records import Masklet, Video
-from storage.releases import Release
 from storage.whole_files import complete
 from storage.wording import counted
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from storage.batch_manifests import ReleaseError, check_id
+from storage.dataset.batch_manifests import ReleaseError, check_id
+from storage.dataset.releases import Release
 from storage.formats import timeline
 from storage.formats.timeline import Frame, Frames, Timeline
 from storage.records import Masklet, Video
-from storage.releases import Release
-from storage.video import FrameReader, jpeg
+from storage.videos.video import FrameReader, jpeg
 from storage.whole_files import complete
 
 MARK = ".masklets-export.json"  # says which release is in the folder, in which format, on which timeline

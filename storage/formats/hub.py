@@ -20,13 +20,13 @@ from typing import Any
 
 from storage import arrow
 from storage.arrow import ROWS_A_GROUP
+from storage.dataset.releases import Release
 from storage.formats import destination, video_metadata
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.labels import NONE, label_of
 from storage.formats.timeline import Timeline
 from storage.formats.video_metadata import AUTHOR, ENVIRONMENT
 from storage.records import FPS, Masklet, Video
-from storage.releases import Release
 from storage.whole_files import complete
 
 FORM = "hf"  # the name of the format

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storage.dataset.releases import Release
 from storage.formats import davis, destination
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.labels import label_of
 from storage.formats.timeline import Timeline
-from storage.releases import Release
 
 FOLDERS = {"train": "train", "val": "valid", "test": "test"}  # split -> folder
 

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from storage.errors import first_line
 from storage.pixels import PictureError, Rgb
-from storage.reader import CachedReader
+from storage.videos.reader import CachedReader
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 # Pillow raises SyntaxError for a damaged PNG, and DecompressionBombError for one that claims to be huge

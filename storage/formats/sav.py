@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import by_frame, destination, imported, labels, sav_figures, sav_times, timeline, video_metadata
 from storage.formats.by_frame import ByFrame
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
@@ -25,7 +26,6 @@ from storage.formats.sav_times import Timing, timing_of
 from storage.formats.timeline import Frames, Timeline
 from storage.masklet_rules import TERMS
 from storage.records import FPS, STRIDE, Masklet, Video, content_id
-from storage.releases import Release
 from storage.whole_files import complete
 from storage.wording import counted
 

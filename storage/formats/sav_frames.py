@@ -19,14 +19,14 @@ import numpy as np
 from PIL import Image
 
 from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import destination, picture_folder
 from storage.formats.destination import CannotHold, Exported, Job, Progress, Written
 from storage.formats.picture_folder import PictureVideo
 from storage.formats.timeline import Timeline
 from storage.pixels import PictureError
 from storage.records import STRIDE
-from storage.releases import Release
-from storage.video import FrameReader, jpeg
+from storage.videos.video import FrameReader, jpeg
 from storage.whole_files import complete
 from storage.wording import counted
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from storage.records import FPS, STRIDE, Video
-from storage.source_file import frame_count_at_24, is_variable, nearest_frames
+from storage.videos.source_file import frame_count_at_24, is_variable, nearest_frames
 from storage.wording import counted
 
 MAX_STEP = 60  # frames between two annotated frames, at most

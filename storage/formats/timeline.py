@@ -17,11 +17,11 @@ from enum import StrEnum
 
 import numpy as np
 
-from storage import frame_times
 from storage.blobs.base import Blobs
 from storage.formats.sav_times import Timing
 from storage.records import FPS, STRIDE, Video
-from storage.source_file import nearest_frames, spanned_s
+from storage.videos import frame_times
+from storage.videos.source_file import nearest_frames, spanned_s
 from storage.wording import counted
 
 

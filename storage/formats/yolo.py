@@ -14,11 +14,11 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from storage.dataset.releases import Release
 from storage.formats import destination, polygons
 from storage.formats.destination import Agreement, Exported, Job, Progress, Written
 from storage.formats.labels import label_of
 from storage.formats.timeline import Timeline
-from storage.releases import Release
 from storage.whole_files import complete
 
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import destination, video_metadata
 from storage.formats.destination import Exported, Job, Progress, Written
 from storage.formats.imported import AnnotationError
@@ -40,7 +41,6 @@ from storage.formats.tracks import (
 )
 from storage.formats.video_metadata import Licences
 from storage.records import Masklet
-from storage.releases import Release
 
 
 def export(

@@ -32,7 +32,7 @@ from engine.rounds import campaign, record, starting
 from engine.services import Services, connect
 from engine.serving import serve
 from engine.synthetic import scene, video_files
-from storage import parts, releases
+from storage.dataset import parts, releases
 from storage.formats import sav
 from storage.records import Verdict, content_id
 from tests.engine.true_releases import measured, release_of

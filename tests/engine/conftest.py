@@ -28,9 +28,9 @@ from engine.settings import (
 from engine.stages import imports, propose
 from engine.synthetic import scene, video_files
 from engine.verifier import fitting
-from storage import releases
+from storage.dataset import releases
 from storage.formats import davis
-from storage.video import FrameReader
+from storage.videos.video import FrameReader
 from tests.engine.labelled_folders import write_sav_frames
 from tests.engine.true_releases import release_of
 from tests.free_ports import free_port

@@ -18,9 +18,9 @@ from engine.ingest import ingest, sources
 from engine.services import Services, connect
 from engine.settings import IngestSettings, Settings
 from engine.stages import propose
-from storage import parts
 from storage.blobs.base import BlobUnreachable
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import parts
 from tests.storage.made_videos import make, numbered
 
 pytestmark = pytest.mark.server

@@ -12,8 +12,8 @@ from sqlalchemy.engine import make_url
 from engine.services import connect
 from engine.settings import Settings, StorageSettings
 from storage import lease
+from storage.iceberg.table_errors import TablesError
 from storage.lease import InUse, LockLost
-from storage.table_errors import TablesError
 from tests.annotation_queue.conftest import postgres_server  # noqa: F401  a fixture
 from tests.storage.conftest import moto_url, s3  # noqa: F401  fixtures
 

@@ -24,8 +24,9 @@ from engine.stages.work import Work
 from model.checkpoints import NoCheckpoint
 from model.image import ImagePredictor
 from model.tracker import Tracker
-from storage import iou, parts, releases, rle
+from storage import iou, rle
 from storage.blobs.base import BlobUnreachable
+from storage.dataset import parts, releases
 from storage.formats import sav
 from storage.records import Verdict
 from tests.engine.admitting import admit_batch

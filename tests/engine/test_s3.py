@@ -9,9 +9,9 @@ from engine.batches import BatchStage
 from engine.ingest import ingest
 from engine.services import connect
 from engine.stages import propose, publish
-from storage import parts, releases
 from storage.blobs.base import NotCreateOnly
 from storage.blobs.s3 import S3Blobs
+from storage.dataset import parts, releases
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from annotation_queue.records import QueuePolicy, Role
 from engine.services import connect
 from engine.settings import Settings
-from storage import parts
+from storage.dataset import parts
 from tests.engine.ingest.test_admitted import counted
 from tests.storage import rows
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from engine import batches
 from engine.batches import BatchStage
 from engine.rounds import retraining, starting
-from storage import parts, releases, rle
+from storage import rle
+from storage.dataset import parts, releases
 from storage.formats import sav
 from storage.records import content_id
 from validation.gate import Metrics

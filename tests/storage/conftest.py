@@ -11,7 +11,7 @@ import pytest
 from storage.blobs.base import Blobs
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
-from storage.tables import Tables
+from storage.iceberg.tables import Tables
 from tests.free_ports import free_port
 
 

@@ -9,14 +9,15 @@ from typing import cast
 import cv2
 import numpy as np
 
-from storage import frame_times, rle, video
+from storage import rle
 from storage.blobs.folder import LocalBlobs
-from storage.normalise import Limits, Normalised, normalise
+from storage.dataset.releases import Release
 from storage.records import STRIDE, Masklet, Video
-from storage.releases import Release
+from storage.videos import frame_times, video
+from storage.videos.normalise import Limits, Normalised, normalise
 from tests.storage.made_videos import H, W, make, number_of, numbered
 from tests.storage.rows import make_masklet, make_video
-from tests.storage.test_source_reader import cut_at_the_front, open_gop, variable, with_b_frames
+from tests.storage.videos.test_source_reader import cut_at_the_front, open_gop, variable, with_b_frames
 
 
 def turned(path: Path) -> Path:

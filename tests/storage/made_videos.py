@@ -9,7 +9,7 @@ from typing import cast
 import av
 import numpy as np
 
-from storage.normalise import Normalised
+from storage.videos.normalise import Normalised
 
 H, W = 64, 96
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (230, 230, 230)}

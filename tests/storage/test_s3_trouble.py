@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from storage import parts
 from storage.blobs.base import BlobUnreachable
 from storage.blobs.s3 import S3Blobs
-from storage.table_errors import TablesError, WarehouseUnreachable
-from storage.tables import Tables
+from storage.dataset import parts
+from storage.iceberg.table_errors import TablesError, WarehouseUnreachable
+from storage.iceberg.tables import Tables
 
 FOREVER = 10**6
 

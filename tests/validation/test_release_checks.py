@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from storage import arrow, releases
+from storage import arrow
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import releases
 from storage.records import Masklet, Video
 from tests.storage.rows import make_masklet, make_video
 from validation import release_checks

@@ -17,7 +17,7 @@ from engine import batches
 from engine.batches import BatchStage
 from engine.services import connect
 from engine.settings import QueueSettings, Settings
-from storage import parts
+from storage.dataset import parts
 from tests.engine.admitting import admit_and_propose
 from tests.free_ports import free_port
 

@@ -11,7 +11,7 @@ from engine.services import connect
 from engine.settings import Settings
 from engine.stages import publish
 from engine.views import card
-from storage import releases
+from storage.dataset import releases
 from validation import table_checks
 
 pytestmark = pytest.mark.slow

@@ -14,12 +14,12 @@ from engine.datasets.clip_sampler import NothingToTrainOn
 from engine.datasets.labelled import DatasetError
 from engine.datasets.layouts import open_dataset
 from storage import rle
+from storage.dataset.releases import NoSuchRelease
 from storage.formats import davis, sav_frames
 from storage.formats.sav import SavError
 from storage.pixels import PictureError
 from storage.records import STRIDE
-from storage.releases import NoSuchRelease
-from storage.source_reader import SourceReader
+from storage.videos.source_reader import SourceReader
 from tests.engine import labelled_folders
 from tests.engine.labelled_folders import sampler_of, write_sav_frames
 from tests.shared import SHARED

@@ -7,8 +7,8 @@ import pytest
 
 from engine.datasets import rejected
 from engine.verifier.judged import verify_tickets
-from storage import parts
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import parts
 from storage.records import Operation
 from tests.storage.rows import make_masklet, make_video
 

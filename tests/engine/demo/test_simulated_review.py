@@ -19,7 +19,7 @@ from engine.settings import QueueSettings, ReviewSettings, Settings
 from engine.stages import propose, review
 from engine.verifier import consensus
 from engine.verifier.judged import judged_of
-from storage import parts
+from storage.dataset import parts
 from storage.records import Masklet, Video
 from tests.engine.admitting import admit_batch
 from tests.free_ports import free_port

@@ -13,7 +13,7 @@ from engine.demo.summary import BatchFigures, Summary
 from engine.demo.tally import Tally
 from engine.rounds.record import RoundResult
 from engine.stages.work import Work
-from storage import parts
+from storage.dataset import parts
 from storage.records import Operation, content_id
 
 BATCH = BatchFigures(

@@ -16,8 +16,8 @@ from engine.ingest import ingest
 from engine.rounds import record
 from engine.services import Services
 from engine.synthetic.domains.drawing import Size
-from storage import releases
-from storage.releases import Release
+from storage.dataset import releases
+from storage.dataset.releases import Release
 
 pytestmark = pytest.mark.server
 

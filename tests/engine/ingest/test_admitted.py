@@ -12,9 +12,10 @@ from engine.batches import BatchStage
 from engine.ingest import admitted, ingest
 from engine.services import Services, connect
 from engine.settings import IngestSettings, Settings
-from storage import arrow, parts
+from storage import arrow
 from storage.blobs.base import BlobDamaged
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import parts
 from storage.records import Video, content_id
 from tests.storage import rows
 from tests.storage.killed_writes import Killed, kill_at

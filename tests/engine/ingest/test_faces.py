@@ -10,8 +10,8 @@ from engine.ingest import ingest, judge
 from engine.ingest.faces import BadDetector, BlurConfig, FaceBlur
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from storage import video
-from storage.video import FrameReader
+from storage.videos import video
+from storage.videos.video import FrameReader
 
 H, W, FACE = 96, 128, 20
 NOISE = np.random.default_rng(0).integers(0, 120, (H, W, 3), dtype=np.uint8)

@@ -19,13 +19,14 @@ from engine.batches import BatchStage
 from engine.cli import pipeline
 from engine.ingest import admitted, ingest, judge, sources
 from engine.services import connect
-from storage import parts, video
 from storage.blobs.base import BlobDamaged, BlobDenied, BlobError
 from storage.blobs.folder import LocalBlobs
 from storage.blobs.s3 import S3Blobs
-from storage.normalise import normalise
+from storage.dataset import parts
 from storage.records import Refusal
-from storage.source_file import Refused
+from storage.videos import video
+from storage.videos.normalise import normalise
+from storage.videos.source_file import Refused
 from tests.storage.made_videos import colours, make, numbered
 
 

@@ -15,9 +15,9 @@ from engine.ingest.hash_index import HashIndex
 from engine.ingest.near_duplicates import Alike, Looks
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from storage import video
 from storage.blobs.folder import LocalBlobs
 from storage.records import Refusal
+from storage.videos import video
 
 pytestmark = pytest.mark.slow
 

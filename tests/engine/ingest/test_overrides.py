@@ -11,10 +11,10 @@ from engine.ingest import ingest, overrides, refusals, sources
 from engine.ingest.judge import judge
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
-from storage import video
 from storage.blobs.folder import LocalBlobs
-from storage.normalise import Limits
 from storage.records import Quarantined, Refusal
+from storage.videos import video
+from storage.videos.normalise import Limits
 from tests.storage.killed_writes import Killed
 from tests.storage.made_videos import colours
 

@@ -6,8 +6,8 @@ from pyiceberg.io.pyarrow import PyArrowFile
 from engine.ingest import refusals
 from engine.services import connect
 from engine.settings import Settings
-from storage import parts
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import parts
 from storage.records import Quarantined, content_id
 from tests.engine.ingest.test_admitted import counted
 from tests.storage.killed_writes import Killed, kill_at

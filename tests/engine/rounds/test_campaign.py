@@ -11,7 +11,7 @@ from engine.services import connect
 from engine.settings import CampaignPhase, CampaignSettings, Settings
 from engine.stages import review
 from engine.stages.published import PublishedBatch
-from storage import parts
+from storage.dataset import parts
 from tests.engine.true_releases import measured, publish, release_of
 
 PAPER = (

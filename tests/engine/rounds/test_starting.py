@@ -15,13 +15,13 @@ from engine.services import connect
 from engine.settings import CampaignPhase, CampaignSettings
 from engine.stages import withdrawing
 from engine.verifier import keeping
-from storage import batch_manifests, parts, releases
-from storage.batch_manifests import ReleaseError
 from storage.blobs.base import BlobDamaged, BlobMissing, BlobUnreachable
 from storage.blobs.folder import LocalBlobs
-from storage.parts import PartDamaged
-from storage.reader import FrameUnreadable
-from storage.releases import NoSuchRelease
+from storage.dataset import batch_manifests, parts, releases
+from storage.dataset.batch_manifests import ReleaseError
+from storage.dataset.parts import PartDamaged
+from storage.dataset.releases import NoSuchRelease
+from storage.videos.reader import FrameUnreadable
 from tests.engine.true_releases import measured, only_on, publish, release_of
 
 

@@ -19,8 +19,8 @@ from engine.services import connect
 from engine.serving import backup
 from engine.serving.backup import BackupError
 from engine.settings import ModelSettings, QueueSettings, Settings, StorageSettings
-from storage import parts
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import parts
 from storage.records import Quarantined
 from tests.annotation_queue.conftest import postgres_server  # noqa: F401  a fixture
 from tests.storage.killed_writes import Killed, kill_at

@@ -26,7 +26,8 @@ from engine.services import Services, connect
 from engine.serving.live_model import LiveModel
 from engine.serving.media import StoredMedia
 from engine.stages import phases, propose
-from storage import parts, rle
+from storage import rle
+from storage.dataset import parts
 from storage.records import Prompt
 
 

@@ -11,8 +11,8 @@ from annotation_queue.errors import NoSuchFrame, NoSuchVideo
 from engine.services import Services
 from engine.serving.media import StoredMedia
 from engine.settings import Settings
-from storage import video
 from storage.blobs.base import Blobs
+from storage.videos import video
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from engine.serving import delivery, overview, why
 from engine.serving.overview import Overview
 from engine.settings import AirflowSettings, IngestSettings, Settings
 from engine.stages import publish
-from storage import video
+from storage.iceberg.tables import Tables
 from storage.records import Quarantined
-from storage.tables import Tables
+from storage.videos import video
 
 pytestmark = pytest.mark.slow
 

@@ -19,11 +19,12 @@ from engine.serving.media import StoredMedia
 from engine.serving.release_browser import ReleaseBrowser, disagreements
 from engine.settings import Settings
 from engine.stages import upkeep
-from storage import arrow, compacted, parts, rle, withdrawn
+from storage import arrow, rle
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import compacted, parts, withdrawn
+from storage.dataset.releases import Release
+from storage.dataset.withdrawn import Withdrawal
 from storage.records import Operation
-from storage.releases import Release
-from storage.withdrawn import Withdrawal
 from tests.engine.views import small_releases
 from tests.engine.views.small_releases import masklet_of, publish, track
 

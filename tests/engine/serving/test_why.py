@@ -12,8 +12,8 @@ from engine.cli import main
 from engine.services import connect
 from engine.serving import why
 from engine.settings import AirflowSettings, Settings
-from storage import parts
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import parts
 from storage.records import Quarantined, Verdict
 
 BATCH, OTHER = "0123456789abcdef", "0123456789abcd00"

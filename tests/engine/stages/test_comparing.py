@@ -12,7 +12,7 @@ from engine.services import Services, connect
 from engine.settings import Settings, VerifierSettings
 from engine.stages import propose
 from engine.verifier.features import FEATURES, table_of
-from storage import parts
+from storage.dataset import parts
 from storage.records import Masklet
 from tests.engine.admitting import admit_batch
 

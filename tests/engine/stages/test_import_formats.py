@@ -10,7 +10,7 @@ from engine.ingest import ingest, readers
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
 from engine.stages import imports, propose, publish, review, routing
-from storage import parts, releases
+from storage.dataset import parts, releases
 from storage.formats import coco, cvat, sav, youtube_vis
 from storage.formats.timeline import Timeline
 from storage.masklet_rules import masklet_problems

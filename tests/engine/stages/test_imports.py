@@ -13,8 +13,8 @@ from engine.ingest import admitted, ingest
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
 from engine.stages import imports, propose, publish, review
-from storage import parts, releases
-from storage.tables import Tables
+from storage.dataset import parts, releases
+from storage.iceberg.tables import Tables
 from tests.engine import labelled_folders
 from tests.storage import made_videos
 

@@ -21,10 +21,10 @@ from engine.serving import why
 from engine.settings import ReviewSettings, Settings
 from engine.stages import publish, publish_checks, published, review, review_progress, withdrawing
 from engine.verifier import keeping
-from storage import batch_manifests, compaction, increments, parts, releases, reproduction
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import batch_manifests, compaction, increments, parts, releases, reproduction
+from storage.iceberg.tables import Tables
 from storage.records import Masklet, Quarantined, Verdict, content_id
-from storage.tables import Tables
 from tests.engine.ingest.test_admitted import counted
 from tests.storage.killed_writes import Killed
 from validation import masklet_checks, table_checks

@@ -16,7 +16,8 @@ from engine.services import connect
 from engine.settings import ReviewSettings, Settings
 from engine.stages import labelling, propose, publish, review, routing
 from engine.stages.gold import gold_tickets
-from storage import ontology, releases
+from storage import ontology
+from storage.dataset import releases
 from storage.ontology import OntologyError
 from storage.records import Verdict
 from tests.engine.admitting import admit_batch

@@ -9,12 +9,13 @@ from engine import locks
 from engine.services import connect
 from engine.settings import Settings
 from engine.stages import publish, upkeep, withdrawing
-from storage import lease, releases
+from storage import lease
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import releases
+from storage.dataset.parts import PartDamaged
+from storage.dataset.release_numbers import NumberTaken
+from storage.iceberg.table_errors import CommitFailed
 from storage.lease import LockLost
-from storage.parts import PartDamaged
-from storage.release_numbers import NumberTaken
-from storage.table_errors import CommitFailed
 from validation import table_checks
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,8 @@ from engine.settings import NoSuchProject, QueueSettings, Settings
 from engine.stages import new_release, publish, review, routing, upkeep, withdrawing
 from engine.stages.gold import gold_tickets
 from engine.synthetic import scene, video_files
-from storage import ontology, parts, release_names, releases
+from storage import ontology
+from storage.dataset import parts, release_names, releases
 from storage.records import Verdict
 
 SCENE = scene.Scene(height=64, width=96, frames=24, objects=(1, 2), clutter=(0, 0), size=(0.3, 0.4), leave=0.0)
@@ -183,7 +184,7 @@ def test_a_batch_whose_publish_was_killed_before_its_release_is_in_the_next_one(
         killed.setattr(new_release, "of_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             publish.publish_batch(queue, opened["street"])
-    monkeypatch.setattr("storage.table_upkeep.KEPT", 0)
+    monkeypatch.setattr("storage.iceberg.table_upkeep.KEPT", 0)
     monkeypatch.setattr(publish, "EXPIRED_TOGETHER", 1)
     pets = releases.load(queue.blobs, publish.publish_batch(queue, opened["pets"]))
     assert {row.batch_id for row in pets.iter_masklets()} == {opened["pets"]}

@@ -13,7 +13,7 @@ from engine.ingest import ingest
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
 from engine.stages import new_release, publish
-from storage import release_numbers, releases
+from storage.dataset import release_numbers, releases
 from tests.engine.stages.test_paused_holders import of_videos, pause, s, try_until_done
 from tests.storage.killed_writes import Killed
 from tests.storage.made_videos import make, numbered
@@ -135,7 +135,7 @@ def test_a_release_that_came_before_the_number_was_chosen_is_in_the_next_one(s, 
 
 def test_publishes_that_are_killed_at_any_write_lose_no_batch_of_another_project(s, pause, monkeypatch):
     """The snapshots of before are expired at once, so what a release does not find is lost for ever."""
-    monkeypatch.setattr("storage.table_upkeep.KEPT", 0)
+    monkeypatch.setattr("storage.iceberg.table_upkeep.KEPT", 0)
     monkeypatch.setattr(publish, "EXPIRED_TOGETHER", 1)
     published, n, reached = Published(s), 0, True
 

@@ -10,7 +10,7 @@ from engine.settings import AutoSettings, ReviewSettings, Settings
 from engine.stages import propose
 from engine.stages.propose import UnknownWord
 from model.detector import Detection
-from storage import parts
+from storage.dataset import parts
 from tests.engine.admitting import admit_batch
 
 

@@ -11,7 +11,8 @@ from engine.services import connect
 from engine.serving import why
 from engine.settings import Settings
 from engine.stages import imports, publish
-from storage import parts, releases, rle
+from storage import rle
+from storage.dataset import parts, releases
 from tests.engine import labelled_folders
 from tests.storage import made_videos
 from validation import masklet_checks

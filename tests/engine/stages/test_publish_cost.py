@@ -11,8 +11,9 @@ from engine.services import connect
 from engine.settings import Settings
 from engine.stages import publish
 from engine.views import card
-from storage import batch_manifests, parts, releases, reproduction, table_upkeep
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import batch_manifests, parts, releases, reproduction
+from storage.iceberg import table_upkeep
 from storage.records import Masklet
 from storage.wording import counted
 from tests.engine.ingest import test_admitted

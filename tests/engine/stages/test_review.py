@@ -19,9 +19,10 @@ from engine.settings import ReviewSettings
 from engine.stages import propose, publish, published, review
 from engine.stages.gold import gold_tickets
 from engine.stages.work import Work
-from storage import parts, releases, rle, withdrawn
+from storage import rle
+from storage.dataset import parts, releases, withdrawn
+from storage.dataset.withdrawn import Withdrawal
 from storage.records import Masklet, Verdict
-from storage.withdrawn import Withdrawal
 from tests.engine.admitting import admit_batch
 
 

@@ -14,7 +14,8 @@ from engine.stages import propose, review, routing
 from engine.verifier import keeping
 from engine.verifier.figures import VerifierFigures
 from engine.verifier.fitting import Predictions
-from storage import parts, rle
+from storage import rle
+from storage.dataset import parts
 from storage.records import Verdict
 from tests.engine.admitting import admit_batch
 from tests.engine.verifier import reviewed

@@ -9,7 +9,8 @@ from engine.ingest import splits
 from engine.services import connect
 from engine.settings import IngestSettings, Settings
 from engine.stages import imports
-from storage import releases, rle
+from storage import rle
+from storage.dataset import releases
 from storage.formats import davis, sav
 from tests.storage import made_videos
 

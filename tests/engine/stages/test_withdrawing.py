@@ -12,7 +12,7 @@ from engine.services import connect
 from engine.settings import Settings, StorageSettings
 from engine.stages import publish, upkeep, withdrawing
 from engine.views import card
-from storage import compaction, parts, releases, withdrawn
+from storage.dataset import compaction, parts, releases, withdrawn
 from storage.lease import InUse
 from tests.storage import rows
 from tests.storage.made_videos import MADE

@@ -6,8 +6,9 @@ import numpy as np
 
 from engine.synthetic import rendering, video_files
 from engine.synthetic.scene import Scene
-from storage import rle, video
+from storage import rle
 from storage.formats import sav
+from storage.videos import video
 
 
 def test_the_annotation_beside_a_video_holds_the_drawn_masks(tmp_path):

@@ -7,8 +7,9 @@ import json
 import numpy as np
 
 from engine.verifier.judged import verify_tickets
-from storage import parts, rle
+from storage import rle
 from storage.blobs.base import Blobs
+from storage.dataset import parts
 from storage.records import Masklet, Operation
 from tests.storage.rows import H, W, make_masklet
 

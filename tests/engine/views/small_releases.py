@@ -4,7 +4,9 @@ import hashlib
 
 import numpy as np
 
-from storage import parts, releases, rle, video
+from storage import rle
+from storage.dataset import parts, releases
+from storage.videos import video
 from storage.wording import counted
 from tests.storage import made_videos
 from tests.storage.rows import make_masklet, make_video

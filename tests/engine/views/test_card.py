@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from engine.views import card, figures
-from storage import parts
+from storage.dataset import parts
 from storage.formats import imported
 from storage.masklet_rules import RULES
 from storage.records import Quarantined

@@ -10,8 +10,9 @@ import pytest
 
 from engine.views import difference, difference_sheet, frames, versions
 from engine.views.difference import Paired
-from storage import compacted, iou, parts, rle
-from storage.reader import FrameUnreadable
+from storage import iou, rle
+from storage.dataset import compacted, parts
+from storage.videos.reader import FrameUnreadable
 from tests.engine.views.small_releases import H, W, block, masklet_of, publish, track
 from tests.storage.made_videos import number_of
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from engine.stages import upkeep
 from engine.views import figures, report, tables
-from storage import arrow, parts, releases
-from storage.batch_manifests import ReleaseError
+from storage import arrow
+from storage.dataset import parts, releases
+from storage.dataset.batch_manifests import ReleaseError
 from storage.formats import sav, sav_figures
 from storage.records import Masklet, Operation
 from tests.engine.views.small_releases import FRAMES, H, W, masklet_of, publish, track

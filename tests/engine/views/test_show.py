@@ -7,7 +7,7 @@ import pytest
 from engine import pictures
 from engine.pictures import Style
 from engine.views import frames, show
-from storage.video import FrameReader
+from storage.videos.video import FrameReader
 from tests.engine.views.small_releases import H, W, block, masklet_of, publish, track
 from tests.storage.made_videos import number_of
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage import rle, video
+from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import davis
 from storage.formats.davis import DavisError
 from storage.formats.picture_folder import PictureReader, in_order, read_png
 from storage.pixels import PictureError
 from storage.records import Masklet, Video
-from storage.releases import Release
+from storage.videos import video
 from tests.storage import rows
 
 H, W = 48, 64

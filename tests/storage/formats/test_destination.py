@@ -8,14 +8,16 @@ from typing import cast
 import numpy as np
 import pytest
 
-from storage import arrow, releases, video
-from storage.batch_manifests import ReleaseError
+from storage import arrow
 from storage.blobs.folder import LocalBlobs
+from storage.dataset import releases
+from storage.dataset.batch_manifests import ReleaseError
+from storage.dataset.releases import Release
 from storage.formats import by_frame, davis, destination, hub, sav
 from storage.formats.destination import WrongFolder
 from storage.formats.timeline import Timeline
 from storage.records import Masklet, Video
-from storage.releases import Release
+from storage.videos import video
 from tests.storage.rows import make_masklet, make_video
 
 

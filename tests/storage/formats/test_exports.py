@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from storage import iou, rle, video
+from storage import iou, rle
+from storage.dataset.releases import Release
 from storage.formats import coco, cvat, davis, mose, polygons, sav_frames, yolo, youtube_vis
 from storage.formats.destination import CannotHold
 from storage.records import Masklet, Video
-from storage.releases import Release
+from storage.videos import video
 from tests.storage.polygon_labels import read_labels
 from tests.storage.rows import make_masklet, make_video
 

@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
+from storage.dataset.releases import Release
 from storage.formats import coco, cvat, labels, mose, sav, yolo, youtube_vis
 from storage.formats.timeline import Timeline
 from storage.records import content_id
-from storage.releases import Release
 from tests.storage.formats.test_exports import FIRST, SECOND, TwoVideos
 from tests.storage.formats.test_tracks import FORMATS, masklets
 

@@ -335,9 +335,9 @@ def test_masklets_that_cannot_make_a_file_are_a_value_error(rows, says):
 
 
 def test_a_release_is_exported_file_by_file(tmp_path):
-    from storage import parts, releases
     from storage.blobs.folder import LocalBlobs
-    from storage.tables import Tables
+    from storage.dataset import parts, releases
+    from storage.iceberg.tables import Tables
 
     blobs = LocalBlobs(tmp_path / "root")
     with Tables.open(f"sqlite:///{tmp_path}/catalog.db", f"{blobs.uri}/warehouse") as tables:

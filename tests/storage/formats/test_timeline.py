@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from storage import arrow, frame_times, rle
+from storage import arrow, rle
 from storage.formats import (
     coco,
     cvat,
@@ -32,6 +32,7 @@ from storage.formats.picture_folder import read_png
 from storage.formats.sav_times import Timing
 from storage.formats.timeline import Timeline, TimelineUnknown
 from storage.records import FPS
+from storage.videos import frame_times
 from tests.storage.counted_videos import ODD, CountedRelease, counter_of, shown_by_opencv
 from tests.storage.made_videos import make, number_of, numbered
 from tests.storage.polygon_labels import read_labels

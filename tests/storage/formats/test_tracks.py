@@ -11,17 +11,18 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from storage import frame_times, rle
+from storage import rle
+from storage.dataset.releases import Release
 from storage.formats import coco, cvat, tracks, youtube_vis
 from storage.formats.imported import MAX_METADATA, AnnotationError
 from storage.formats.timeline import Timeline
 from storage.formats.tracks import Content
 from storage.records import FPS, Masklet
-from storage.releases import Release
+from storage.videos import frame_times
 from tests.storage.counted_videos import CountedRelease, lost_frames, turned
 from tests.storage.formats.test_exports import FIRST, SECOND, H, TwoVideos, W
 from tests.storage.rows import make_video
-from tests.storage.test_source_reader import variable
+from tests.storage.videos.test_source_reader import variable
 
 VIDEO = make_video("v1", height=H, width=W, frame_count=12)
 SOURCE_S = [k / FPS for k in range(12)]

@@ -1,0 +1,1 @@
+"""What a dataset is made of: parts, batch manifests and releases, and what changes them later."""
