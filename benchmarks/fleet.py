@@ -45,7 +45,8 @@ import psutil
 from boto3.exceptions import Boto3Error
 
 from annotation_queue.client import QueueClient, new_id, now
-from annotation_queue.records import Kind, NewOperation, Role
+from annotation_queue.errors import LeaseLost
+from annotation_queue.records import Kind, NewOperation, Role, Ticket
 from benchmarks.faults import BUCKET, ENVIRONMENT, SpoiltBucket, make_videos, moto, new_database
 from benchmarks.queue import PrivatePostgres
 from engine import batches
@@ -260,8 +261,9 @@ class Vera(threading.Thread):
                     self.over.wait(0.5)
                     continue
                 refine = self.refined is not None and self.answers % self.refined == 0
-                client.finish(ticket, verdict=Verdict.REFINE if refine else Verdict.ACCEPT)
-                self.answers += 1
+                with suppress(LeaseLost):  # on a starved machine; the ticket comes again
+                    client.finish(ticket, verdict=Verdict.REFINE if refine else Verdict.ACCEPT)
+                    self.answers += 1
 
 
 class Ann(threading.Thread):
@@ -278,21 +280,25 @@ class Ann(threading.Thread):
                 if ticket is None:
                     self.over.wait(0.5)
                     continue
-                masklet = client.masklet(ticket)
-                assert masklet is not None  # phase 3: people correct candidates
-                frame_idx, counts = next(iter(masklet.shown().items()))
-                ys, xs = np.nonzero(rle.decode(counts, masklet.height, masklet.width))
-                click = {"points_xy": [[float(np.median(xs)), float(np.median(ys))]], "labels": [1]}
-                for kind, said in (("prompt", click), ("propagate", {"direction": "both"})):
-                    operation = NewOperation(
-                        operation_id=new_id(),
-                        kind=kind,
-                        created_at=now(),
-                        frame_idx=frame_idx,
-                        payload=json.dumps(said),
-                    )
-                    self.masks += len(client.refine(ticket, operation))
-                client.finish(ticket, masklet=masklet)
+                with suppress(LeaseLost):
+                    self.correct(client, ticket)
+
+    def correct(self, client: QueueClient, ticket: Ticket) -> None:
+        masklet = client.masklet(ticket)
+        assert masklet is not None  # phase 3: people correct candidates
+        frame_idx, counts = next(iter(masklet.shown().items()))
+        ys, xs = np.nonzero(rle.decode(counts, masklet.height, masklet.width))
+        click = {"points_xy": [[float(np.median(xs)), float(np.median(ys))]], "labels": [1]}
+        for kind, said in (("prompt", click), ("propagate", {"direction": "both"})):
+            operation = NewOperation(
+                operation_id=new_id(),
+                kind=kind,
+                created_at=now(),
+                frame_idx=frame_idx,
+                payload=json.dumps(said),
+            )
+            self.masks += len(client.refine(ticket, operation))
+        client.finish(ticket, masklet=masklet)
 
 
 def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> dict[str, Any]:
