@@ -229,7 +229,7 @@ class RoundSettings(Section):
     """When a retraining round starts by itself, and its budget."""
 
     min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
-    # training steps; None: more for more masklets, as `steps_for` in engine/rounds/recipes.py says
+    # training steps; None: four a masklet, within bounds, as `steps_for` in engine/rounds/recipes.py says
     steps: int | None = Field(None, ge=1)
     lr: float = Field(1e-4, gt=0)  # peak learning rate
     image_size: int | None = Field(None, ge=32, multiple_of=32)  # px; None: the checkpoint's

@@ -10,7 +10,6 @@ from engine.rounds import recipes
 from engine.synthetic.domains.drawing import Size
 
 MICRO_FOLDER = Path(model.__path__[0]) / "micro"
-LEAST_STEPS = recipes.LEAST_STEPS // 2  # nothing is replayed here, and no rejected candidate is learned from
 SPACING = 1_000_003  # between the seeds of two experiments, as in the demo
 
 
@@ -24,7 +23,9 @@ class Plan:
     gate_clips: int  # held-out clips with true masklets, on which the gate measures a round
     measured_clips: int  # other held-out clips, on which every result is measured; as many of micro's
     candidates: int  # most candidates of a clip
-    steps: int | None  # training steps; None: as many as a round has by default for its masklets
+    steps: (
+        int | None
+    )  # training steps; None: as many as rounds have by default for their masklets, and half of that elsewhere
     chain_steps: int  # of each training of the chain: always the same, as in the paper's table 2
     labels: tuple[int, ...]  # numbers of true masklets to train on
     checkpoint: str  # that every training begins with
@@ -37,7 +38,12 @@ class Plan:
 
     def steps_on(self, masklets: int) -> int:
         """Training steps on this many masklets, outside of rounds."""
-        return max(LEAST_STEPS, recipes.STEPS_A_MASKLET * masklets) if self.steps is None else self.steps
+        return _without_replay(masklets) if self.steps is None else self.steps
+
+
+def _without_replay(masklets: int) -> int:
+    """Half the steps of a round on this many masklets: half of its clips are replayed or show rejected candidates."""
+    return recipes.steps_for(masklets) // 2
 
 
 FULL = Plan(
@@ -48,7 +54,7 @@ FULL = Plan(
     measured_clips=12,
     candidates=6,
     steps=None,
-    chain_steps=recipes.steps_for(150),  # the chain ends with about 150 masklets
+    chain_steps=_without_replay(150),  # the chain ends with about 150 masklets
     labels=(10, 30, 100, 300),
     checkpoint="micro",
 )
