@@ -63,7 +63,7 @@ PEOPLE = (
     ("reviewer-2", Role.VERIFIER),  # a corrected masklet needs another reviewer than the one that sent it back
 )
 THREADS = 2  # CPU threads of what works alone: the round, and this process, which tracks for the annotators
-STEPS = 150  # of the round: half of what a round has at least by default, so that the demo stays below ten minutes
+STEPS = 150  # of the round: a quarter of what a round has at least by default, so that the demo takes few minutes
 NEVER = 1_000_000  # new masklets: the demo starts its round itself, and no other one
 STAGE_LIMIT_S = 900.0
 MARK = ".masklets-demo"  # this file marks a folder as a demo's
