@@ -172,15 +172,20 @@ class QueueClient:
         """Stores an operation, such as a click, and returns the masks that the live model makes of it.
 
         The same operation again returns the same masks. Raises LeaseLost, NotAllowed, ValueError; QueueError if the
-        model fails; NoSuchTicket if the queue has no live model.
+        model fails, the answer is cut off, or the queue has no live model.
         """
         sent = _adapter(NewOperation).dump_python(operation, mode="json")
         body = {"token": ticket.lease_token, "operation": sent}
         answer = self._send("POST", f"/api/tickets/{ticket.ticket_id}/refine", body)
-        lines = [json.loads(line) for line in answer.text.splitlines()]
+        cut = "the live model's answer was cut off"
+        try:
+            lines = [json.loads(line) for line in answer.text.splitlines()] or [{"event": "", "error": cut}]
+        except ValueError:
+            raise QueueError(cut) from None
         if lines[-1]["event"] != "done":
-            raise QueueError(lines[-1].get("error", "the live model's answer was cut off"))
-        return tuple(_adapter(FrameMask).validate_python(line["frame"]) for line in lines if line["event"] == "frame")
+            raise QueueError(lines[-1].get("error", cut))
+        made = (_adapter(FrameMask).validate_python(line["frame"]) for line in lines if line["event"] == "frame")
+        return tuple({frame.frame_idx: frame for frame in made}.values())  # of two on one frame, the last is stored
 
     def label(self, ticket: Ticket, name: str | None, attributes: Mapping[str, object] | None = None) -> AppendResult:
         """Says what the ticket's object is, before the ticket is finished. None takes its label away.

@@ -110,6 +110,7 @@ class Fleet:
             "MASKLETS_QUEUE__DATABASE_URI": uris["queue"],
             "MASKLETS_QUEUE__URL": f"http://127.0.0.1:{self.ports['nginx']}",
             "MASKLETS_QUEUE__TRUSTED_PROXIES": "127.0.0.1",
+            "MASKLETS_QUEUE__OTHER_VERIFIER": "false",  # there is one reviewer
             "MASKLETS_MODEL__REGISTRY_URI": uris["mlflow"],
             "MASKLETS_MODEL__THREADS": "1",
             "MASKLETS_MODEL__EMBEDDINGS_GIB": "0.03",  # soon full, so that a soak shows what grows behind it
@@ -247,7 +248,7 @@ class Fleet:
 
 
 class Vera(threading.Thread):
-    """The reviewer: accepts every ticket, through nginx. refined: each such number of them is sent to be refined."""
+    """The reviewer: accepts every ticket, through nginx. refined: every n-th one gets "refine"; None: none does."""
 
     def __init__(self, url: str, refined: int | None = None) -> None:
         super().__init__(daemon=True)
@@ -392,6 +393,10 @@ def soak(fleet: Fleet, honest: str, minutes: float) -> dict[str, Any]:
         person.over.set()
         person.join()
     vera, ann = people
+    with connect(fleet.settings("look")) as s:
+        published = sum(BatchStage.PUBLISHED in marks for marks in batches.reached(s.blobs).values())
+    if not published:
+        raise RuntimeError("no batch was published")
     few = max(1, len(samples["scheduler"]) // 8)
 
     def growth(found: list[float]) -> float:
@@ -402,6 +407,7 @@ def soak(fleet: Fleet, honest: str, minutes: float) -> dict[str, Any]:
         "soak_minutes": round(minutes),
         "soak_answers": vera.answers,
         "soak_live_masks": ann.masks,
+        "soak_published": published,
         "growth_mib": {name: growth(found) for name, found in samples.items()},
         "resident_mib": {name: round(found[-1]) for name, found in samples.items()},
     }

@@ -74,8 +74,8 @@ class Run:
 RUNS = (
     Run("30", 30),
     Run(
-        "30 mostly single frames", 30, steps=200, single_frames=0.7
-    ),  # these 200 steps take as long as 150 of the recipe
+        "30 mostly single frames", 30, steps=400, single_frames=0.7
+    ),  # these 400 steps take as long as 300 of the recipe
     Run("30 few clicks", 30, few_clicks=True),
     Run("10", 10),
     Run("100", 100),
@@ -128,7 +128,8 @@ def measure(run: Run, domain: str, folder: Path) -> dict[str, object]:
     looks = 6 if run.kept_out else 3
     options = RunOptions(workers=0, save_every=40, report_every=20, look_every=max(1, run.all_steps // looks))
     trainer.train(parent, lambda stage: source, run.plan(), folder, options, look=look)
-    found = {"domain": domain, "run": run.name, "masklets": run.masklets, "clips": len(source.clips), "jf": curve}
+    masklets = sum(clip.masks.shape[1] for clip in source.clips)
+    found = {"domain": domain, "run": run.name, "masklets": masklets, "clips": len(source.clips), "jf": curve}
     kept.write_text(json.dumps(found))
     run_state.remove(folder)
     return found
@@ -149,7 +150,7 @@ def main() -> None:
         before.write_text(json.dumps(held_out(checkpoints.load("micro"), asked.domain)))
     named = [run for run in RUNS if run.name == asked.only]
     chosen = named or [run for run in RUNS if run.name.startswith(asked.only)]
-    results = [measure(run, asked.domain, folder / run.name.replace(" ", "-")) for run in chosen]
+    results = [measure(run, asked.domain, folder / f"{run.name.replace(' ', '-')}-{run.all_steps}") for run in chosen]
     table = {"domain": asked.domain, "before": json.loads(before.read_text()), "runs": results}
     print(json.dumps(table) if asked.json else json.dumps(table, indent=1))
 

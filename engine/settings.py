@@ -204,8 +204,8 @@ class VerifierSettings(Section):
     """What the verifier that learns from people's verdicts may do. By default, it only reports how good it is."""
 
     order: bool = False  # people get the verify tickets first about which the verifier is least sure
-    # track each candidate with the checkpoint before, too: where the two disagree, the verifier is less sure. Costs
-    # about a quarter of the tracking if all frames are tracked (`auto.track_fps` 24)
+    # track each candidate with the checkpoint before, too: the verifier learns from how well the two agree, and `order`
+    # puts first where they disagree. Costs a quarter of the tracking at 24 frames a second, and as much as it at 6
     compare: bool = False
     accept: bool = False  # the verifier accepts candidates alone where `precision` is proved; never held-out ones
     reject: bool = False  # the verifier rejects candidates alone, under the same conditions

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from model.checkpoints import LoadedModel
 from model.features import FeatureCache, FrameSource
@@ -62,20 +63,27 @@ def followed_ious(
 ) -> dict[str, float]:
     """For each masklet the IoU, in [0, 1], with what this checkpoint makes of its first mask; later frames together.
 
-    The arguments are those of `cycle_ious`, and so are the costs. 1 where both show nothing on the later frames.
+    The arguments are those of `cycle_ious`. A masklet begins on the first frame, from `first` on, that shows it, and is
+    followed to the last one; 1 if no other frame shows it. One pass, so it costs what tracking these frames costs.
     Raises FloatingPointError if the model's output is not finite.
     """
     begins: dict[int, list[str]] = defaultdict(list)
-    for name in masklets:
-        begins[(first or {}).get(name, 0)].append(name)
-    features, both, either = FeatureCache(loaded, frames), Counter[str](), Counter[str]()
-    for begin, names in sorted(begins.items()):
-        count = len(masklets[names[0]])
-        tracker = Tracker(loaded, features, video_hw=hw, frame_count=count)
-        tracker.prompt_all({name: Prompt(frame_idx=begin, mask_rle=masklets[name][begin]) for name in names})
-        for answer in tracker.propagate(begin + 1, count):
+    ends: dict[str, int] = {}
+    for name, masks in masklets.items():
+        shown = [i for i, counts in enumerate(masks) if i >= (first or {}).get(name, 0) and rle.area(counts, *hw)]
+        if len(shown) > 1:
+            begins[shown[0]].append(name)
+            ends[name] = shown[-1]
+    both, either = Counter[str](), Counter[str]()
+    last = max(ends.values(), default=0)
+    tracker = Tracker(loaded, FeatureCache(loaded, frames), video_hw=hw, frame_count=last + 1)
+    for begin, until in pairwise([*sorted(begins), last]):
+        tracker.prompt_all({name: Prompt(frame_idx=begin, mask_rle=masklets[name][begin]) for name in begins[begin]})
+        walking = [name for start, names in begins.items() if start <= begin for name in names if ends[name] > begin]
+        for answer in tracker.propagate(begin + 1, until + 1, objects=walking) if walking else ():
             for name, drawn in zip(answer.object_ids, answer.masks(hw), strict=True):
-                mask = rle.decode(masklets[name][answer.frame_idx], *hw)
-                both[name] += int((drawn & mask).sum())
-                either[name] += int((drawn | mask).sum())
+                if answer.frame_idx <= ends[name]:
+                    mask = rle.decode(masklets[name][answer.frame_idx], *hw)
+                    both[name] += int((drawn & mask).sum())
+                    either[name] += int((drawn | mask).sum())
     return {name: both[name] / either[name] if either[name] else 1.0 for name in masklets}

@@ -189,13 +189,14 @@ class WindowSearch:
         answer = self._tracker.prompt_all(prompts)
         self._live += tracks
         self._keep(answer)
+        for track in tracks:
+            self._rate(track, place, track.seed)
+
+    def _rate(self, track: Track, place: int, seed: Seed) -> None:
+        """Gives the mask of a prompt the scores with which it was found: the tracker rates its own prompt with 1."""
         frame_idx = self._frames[place]
-        for track in tracks:  # the tracker rates its own prompt with 1
-            if (mask := track.masks.get(frame_idx)) is not None:
-                seed = track.seed
-                track.masks[frame_idx] = MaskOnFrame(
-                    mask.rle, mask.area_px, seed.score, seed.object_score, seed.stability
-                )
+        if (mask := track.masks.get(frame_idx)) is not None:
+            track.masks[frame_idx] = MaskOnFrame(mask.rle, mask.area_px, seed.score, seed.object_score, seed.stability)
 
     # The way forward
 
@@ -270,7 +271,7 @@ class WindowSearch:
             if again is not None and again.rank > track.seed.rank:
                 clearer[track.name] = again
         others = [s for i, s in enumerate(found) if s.rank >= self._config.late_rank and not table[:, i].any()]
-        new = self._new_among(others, list(self._drawn.values()))
+        new = self._new_among(others, [*self._drawn.values(), *(seed.mask for seed in clearer.values())])
         for track in waiting:
             if track.found_again >= self._config.survive:
                 self._confirm(track)
@@ -291,6 +292,7 @@ class WindowSearch:
         self._keep(self._tracker.prompt_all(prompts))
         for track in self._live:
             if (seed := seeds.get(track.name)) is not None:
+                self._rate(track, place, seed)
                 again = {"frame_idx": self._frames[place], **seed.found_by}
                 track.seed = replace(track.seed, found_by={**track.seed.found_by, "again": again})
 

@@ -102,9 +102,7 @@ class Desk:
     def __init__(self, s: Services, policy: AnnotatorPolicy) -> None:
         self._s, self._policy = s, policy
         self._truths: dict[str, list[Masklet]] = {}
-        self._first: dict[
-            tuple[str, str], str
-        ] = {}  # the ticket of the first candidate of an object, by (video, object)
+        self._first: dict[tuple[str, str], str] = {}  # (video, object) -> its first candidate
         self._videos: dict[str, Video] = {}
         self._loaded: tuple[Checkpoint, FeatureCache] | None = None
         self._media = StoredMedia(s)
@@ -145,7 +143,7 @@ class Desk:
         target, best = self._match(masklet)
         if target is None:
             right, reason, margin = Verdict.REJECT, Reason.NOT_AN_OBJECT, best - policy.same_object
-        elif self._is_duplicate(ticket, target):
+        elif self._is_duplicate(ticket, masklet, target):
             right, reason, margin = Verdict.REJECT, Reason.DUPLICATE, inf
         else:
             margin = policy.margin(masklet, target)
@@ -186,7 +184,7 @@ class Desk:
             client.finish(ticket, verdict=Verdict.REJECT, reasons=(Reason.OTHER,))
             return Tally(verdicts=Counter([Verdict.REJECT.value]))
         target, _ = self._match(candidate)
-        if target is None or self._is_duplicate(ticket, target):
+        if target is None or self._is_duplicate(ticket, candidate, target):
             reason = Reason.NOT_AN_OBJECT if target is None else Reason.DUPLICATE
             return self._answer(client, ticket, Verdict.REJECT, (reason,))
         return self._make(client, ticket, candidate, target)
@@ -245,12 +243,12 @@ class Desk:
                 best, found = iou, truth
         return (found, best) if best >= self._policy.same_object else (None, best)
 
-    def _is_duplicate(self, ticket: Ticket, target: Masklet) -> bool:
+    def _is_duplicate(self, ticket: Ticket, candidate: Masklet, target: Masklet) -> bool:
         """Whether an earlier candidate showed the same object. Follow-up tickets of one candidate are no duplicates."""
         if ticket.attempt > 1 or not self._policy.one_each:
             return False
-        first = self._first.setdefault((ticket.video_id, target.masklet_id), ticket.ticket_id)
-        return first != ticket.ticket_id  # several people may judge the first one
+        first = self._first.setdefault((ticket.video_id, target.masklet_id), candidate.masklet_id)
+        return first != candidate.masklet_id  # several people may work on the first one
 
     def truth(self, video_id: str) -> list[Masklet]:
         """The true masklets of a video. Raises NoTruth."""

@@ -23,14 +23,15 @@ class Plan:
     gate_clips: int  # held-out clips with true masklets, on which the gate measures a round
     measured_clips: int  # other held-out clips, on which every result is measured; as many of micro's
     candidates: int  # most candidates of a clip
-    steps: (
-        int | None
-    )  # training steps; None: as many as rounds have by default for their masklets, and half of that elsewhere
+    # training steps; None: in rounds the default for their masklets, in other trainings half of it
+    steps: int | None
     chain_steps: int  # of each training of the chain: always the same, as in the paper's table 2
     labels: tuple[int, ...]  # numbers of true masklets to train on
     checkpoint: str  # that every training begins with
     lr: float = 3e-4
     seed: int = 1
+    # the rule of `steps_for`, which holds where steps is None: results under another rule cannot be compared
+    round_steps: tuple[int, int, int] = (recipes.LEAST_STEPS, recipes.STEPS_A_MASKLET, recipes.MOST_STEPS)
 
     def clip_seed(self, number: int) -> int:
         """The seed of a clip for training. Its number says which batch shows it: see `loops`."""

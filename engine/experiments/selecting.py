@@ -15,6 +15,7 @@ from engine.experiments import figures, loops, training
 from engine.experiments.labelling import ROUNDS
 from engine.experiments.steps import Experiment, Result
 from engine.services import Services, connect
+from engine.stages import routing
 from engine.verifier import fitting
 from engine.verifier.features import table_of
 from engine.verifier.figures import measure
@@ -55,7 +56,8 @@ def ordered(experiment: Experiment, *, hard_first: bool) -> Result:
             except TooFewVerdicts as error:
                 return {"left_out": str(error)}
             doubt = verifier.predict(table_of(candidates)).doubt
-            order = [candidates[i] for i in np.argsort(-doubt, kind="stable")]
+            gains = [routing.expected_gain(row, float(value)) for row, value in zip(candidates, doubt, strict=True)]
+            order = [candidates[i] for i in np.argsort(-np.array(gains), kind="stable")]
         else:
             by_id = {row.masklet_id: row for row in candidates}
             order = [by_id[name] for name in _shuffled(by_id)]
@@ -103,7 +105,7 @@ def _rounds(experiment: Experiment) -> Iterator[Services]:
 
 
 def _judged(s: Services, experiment: Experiment, rounds: Sequence[int]) -> list[Judged]:
-    """What people said about the candidates before these rounds."""
+    """The judged candidates of the batches that these rounds learned from."""
     return [
         one
         for number in rounds

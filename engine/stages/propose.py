@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 STAGE = "auto-masklets"  # its name in the records of trouble
 SMALL_PX, SMALL_MAX_OVERLAP = 256, 0.5  # models up to this input size, and the IoU above which two masks are duplicates
 SMALL_MIN_AGREEMENT = 0.55  # of these models: a mask that no other click agrees or disagrees with has 0.5
+NOT_COMPARED = "the candidates are not compared with the checkpoint before: %s"
 LATE_AGREEMENT = 0.1  # so much more for an object that enters late: it gets several chances to be found
 
 
@@ -116,7 +117,8 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
             loaded = s.model(checkpoint)
             try:
                 with attempts.attempt(s.blobs, STAGE, subject):
-                    found = propose_video(s, s.video(video_id), loaded, checkpoint, shown, earlier)
+                    found = propose_video(s, s.video(video_id), loaded, checkpoint, shown)
+                    found = found if earlier is None else _compared(s, s.video(video_id), earlier, found)
             except (FrameUnreadable, ModelFailed) as error:
                 _give_up(s, batch_id, video_id, Refusal.FAILED, str(error))
                 continue
@@ -150,8 +152,20 @@ def _earlier(s: Services, checkpoint: Checkpoint) -> LoadedModel | None:
     try:
         return s.model(before)
     except NoCheckpoint as error:
-        log.warning("the candidates are not compared with the checkpoint before: %s", first_line(error))
+        log.warning(NOT_COMPARED, first_line(error))
         return None
+
+
+def _compared(s: Services, video: Video, earlier: LoadedModel, found: list[Masklet]) -> list[Masklet]:
+    """The candidates of one video, with how well the checkpoint before follows them: see `verifier.compare`."""
+    from engine.candidates import finding
+
+    with s.frames(video) as reader:
+        try:
+            return finding.with_agreement(earlier, reader.read, found)
+        except FloatingPointError as error:
+            log.warning(NOT_COMPARED, error)
+            return found
 
 
 def _blame(s: Services, batch_id: str, failed: Mapping[str, str]) -> list[str]:
@@ -209,14 +223,9 @@ def finish(s: Services, batch_id: str) -> None:
 
 
 def propose_video(
-    s: Services,
-    video: Video,
-    loaded: LoadedModel,
-    checkpoint: Checkpoint,
-    progress: Progress | None = None,
-    earlier: LoadedModel | None = None,
+    s: Services, video: Video, loaded: LoadedModel, checkpoint: Checkpoint, progress: Progress | None = None
 ) -> list[Masklet]:
-    """The candidates of one video. earlier: the checkpoint before, which tracks them, too; see `verifier.compare`.
+    """The candidates of one video.
 
     Nothing is searched if the settings allow no candidate. Raises ModelFailed, FrameUnreadable, NoDetector and
     UnknownWord.
@@ -243,8 +252,7 @@ def propose_video(
                 round_number=checkpoint.round,
                 progress=tell,
             )
-            rows = finding.with_cycles(loaded, reader.read, found.masklets)
-            return rows if earlier is None else finding.with_agreement(earlier, reader.read, rows)
+            return finding.with_cycles(loaded, reader.read, found.masklets)
         except FloatingPointError as error:
             raise ModelFailed(f"{error} for {video.video_id}") from error
 

@@ -5,6 +5,7 @@ Which verifier works on a batch is pinned at the first attempt to open its revie
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from storage.records import Masklet, Verdict
 
 log = logging.getLogger(__name__)
 
-# A ticket's priority is the verifier's doubt, 0 to 1, times this. The select tickets of a batch have a lower priority.
+# A ticket's priority is the expected gain, 0 to 1, times this. The select tickets of a batch have a lower priority.
 PRIORITIES = 1000
 
 
@@ -62,6 +63,15 @@ def of_batch(s: Services, batch_id: str, rows: Sequence[Masklet]) -> dict[str, R
     return routes(rows, predicted, figures, VerifierSettings(**pinned), verifier_id)
 
 
+def expected_gain(row: Masklet, doubt: float) -> float:
+    """How much may be learned from people's verdict on a candidate, 0 to 1.
+
+    doubt: the verifier's. Two checkpoints that disagree (`verifier.compare`) count as much as a verifier that doubts.
+    """
+    agreement = json.loads(row.prompt).get("last_iou")
+    return doubt if agreement is None else max(doubt, 1 - float(agreement))
+
+
 def routes(
     rows: Sequence[Masklet],
     predicted: Predictions,
@@ -86,6 +96,6 @@ def routes(
         audited = is_in_share(f"{verifier_id} {row.masklet_id}", chosen.audited_share)
         if row.split != "train" or audited:
             verdict = None
-        priority = round(PRIORITIES * float(doubt)) if chosen.order else 0
+        priority = round(PRIORITIES * expected_gain(row, float(doubt))) if chosen.order else 0
         found[row.masklet_id] = Route(verdict, verifier_id if verdict else None, priority)
     return found

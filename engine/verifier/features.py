@@ -22,7 +22,7 @@ FEATURES = (
     "seed_score",  # the model's own estimate on the frame where it was found
     "seed_agreement",  # of other clicks inside the seed, see `model.proposals.agreement`; 0 if the grid did not ask
     "cycle_iou",  # of the first mask and the one that tracking back arrives at, see `model.cycle`
-    "last_iou",  # of the masklet and what the checkpoint before makes of its first mask; 0 if none was asked
+    "last_iou",  # of the masklet and what the checkpoint before makes of its first mask; -1 if not compared
     "score_mean",  # estimated IoU, over the frames that show the object
     "score_p10",  # the 10th percentile
     "score_min",
@@ -66,7 +66,7 @@ def features_of(masklet: Masklet) -> tuple[float, ...]:
         "seed_score": float(seed.get("seed_score", masklet.score[0])),
         "seed_agreement": float(seed.get("seed_agreement", 0.0)),
         "cycle_iou": float(seed.get("cycle_iou", 0.0)),
-        "last_iou": float(seed.get("last_iou", 0.0)),
+        "last_iou": float(seed.get("last_iou", -1.0)),
         **_spread("score", np.array(masklet.score)[shown]),
         **_spread("stability", np.array(masklet.stability)[shown]),
         "presence_mean": float(presence.mean()),

@@ -50,6 +50,15 @@ def test_a_checkpoint_follows_a_true_masklet_and_not_one_that_changes_the_object
     assert found["swapped"] < 0.2, found
 
 
+def test_a_masklet_is_followed_from_the_first_frame_that_shows_it_to_the_last_one(clip):
+    frames, masks = clip
+    hw = masks.shape[2:]
+    true, empty = [rle.encode(mask) for mask in masks[:4, 0]], rle.empty(*hw)
+    given = {"late": [empty, *true[1:]], "short": [*true[:2], empty, empty], "whole": true}
+    found = followed_ious(checkpoints.load("micro"), lambda i: frames[i], hw, given)
+    assert min(found.values()) > 0.6, found
+
+
 def test_a_masklet_of_one_frame_disagrees_with_no_checkpoint(loaded, clip):
     frames, masks = clip
     given = {"one": [rle.encode(masks[0, 0])]}

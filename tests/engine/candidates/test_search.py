@@ -195,4 +195,5 @@ def test_a_late_object_that_is_seen_better_again_is_prompted_again(loaded, clip,
     said = json.loads(late.prompt)
     assert said["frame_idx"] == 24
     assert said.get("again") == ({"frame_idx": 36, "points_xy": []} if better else None)
+    assert (late.score[36 // STRIDE] == 0.7) is better, "what the finder thought of it"
     assert (iou.frame_ious(late, box)[36] > 0.95) is better, "the mask of frame 36 is the one that was seen there"

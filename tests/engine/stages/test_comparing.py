@@ -1,21 +1,25 @@
-"""Candidates that the checkpoint before tracks, too: where the two disagree, people should look first."""
+"""Candidates that the checkpoint before tracks, too: people look first where the two disagree."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.candidates import finding
 from engine.registry import Checkpoint
 from engine.services import Services, connect
 from engine.settings import Settings, VerifierSettings
-from engine.stages import propose
+from engine.stages import propose, routing
 from engine.verifier.features import FEATURES, table_of
 from storage.dataset import parts
 from storage.records import Masklet
 from tests.engine.admitting import admit_batch
+from tests.storage.rows import make_masklet
 
+COMPARED = ({"last_iou": 0.8}, {"last_iou": 0.1})
 MADE = Checkpoint("round-001-00000000", 1, "checkpoints/round-001-00000000")
 
 
@@ -69,3 +73,21 @@ def test_a_checkpoint_before_that_is_gone_stops_nothing(
         promote(s, str(tmp_path / "gone"))
         assert all("last_iou" not in json.loads(row.prompt) for row in proposed(s))
     assert "not compared with the checkpoint before" in caplog.text
+
+
+def test_a_checkpoint_before_that_gives_no_numbers_costs_no_candidate(
+    comparing: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*given: object) -> None:
+        raise FloatingPointError("no numbers")
+
+    monkeypatch.setattr(finding, "with_agreement", fails)
+    with connect(comparing) as s:
+        promote(s, s.settings.model.checkpoint)
+        assert all("last_iou" not in json.loads(row.prompt) for row in proposed(s))
+    assert "not compared with the checkpoint before: no numbers" in caplog.text
+
+
+def test_people_look_first_where_the_verifier_or_the_checkpoints_are_unsure() -> None:
+    plain, alike, apart = (replace(make_masklet(), prompt=json.dumps(said)) for said in ({}, *COMPARED))
+    assert [routing.expected_gain(row, 0.5) for row in (plain, alike, apart)] == pytest.approx([0.5, 0.5, 0.9])

@@ -96,7 +96,7 @@ def test_a_masklet_that_is_never_visible_has_numbers_too():
 def test_what_only_the_model_can_tell_comes_from_the_prompt(name):
     masks = boxes((10, 10, 20, 20))
     assert of(masks, prompt=f'{{"frame_idx": 0, "{name}": 0.75}}')[name] == 0.75
-    assert of(masks, prompt="{}")[name] == 0
+    assert of(masks, prompt="{}")[name] == (-1 if name == "last_iou" else 0)
 
 
 def test_features_of_several_masklets_are_a_table():
