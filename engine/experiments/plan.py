@@ -38,24 +38,25 @@ class Plan:
         return self.seed * SPACING + number
 
     def steps_on(self, masklets: int) -> int:
-        """Training steps on this many masklets, outside of rounds."""
-        return _without_replay(masklets) if self.steps is None else self.steps
+        """Training steps on this many masklets, outside of rounds: half of a round's.
 
-
-def _without_replay(masklets: int) -> int:
-    """Half the steps of a round on this many masklets: half of its clips are replayed or show rejected candidates."""
-    return recipes.steps_for(masklets) // 2
+        Half of a round's clips are replayed or show rejected candidates.
+        """
+        if self.steps is not None:
+            return self.steps
+        least, each, most = self.round_steps
+        return min(max(least, each * masklets), most) // 2
 
 
 FULL = Plan(
     size=Size(height=240, width=320, frames=40),
     labour_clips=12,
     batch_clips=12,
-    gate_clips=4,
+    gate_clips=12,  # with 4, the interval of a gain on pond was 50 points wide
     measured_clips=12,
     candidates=6,
     steps=None,
-    chain_steps=_without_replay(150),  # the chain ends with about 150 masklets
+    chain_steps=recipes.steps_for(150) // 2,  # the chain ends with about 150 masklets
     labels=(10, 30, 100, 300),
     checkpoint="micro",
 )
