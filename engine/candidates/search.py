@@ -10,7 +10,7 @@ Knows nothing of how objects are found (`Finder`), of other windows and of recor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -189,14 +189,13 @@ class WindowSearch:
         answer = self._tracker.prompt_all(prompts)
         self._live += tracks
         self._keep(answer)
-        for track in tracks:
-            self._rate(track, place, track.seed)
-
-    def _rate(self, track: Track, place: int, seed: Seed) -> None:
-        """Gives the mask of a prompt the scores with which it was found: the tracker rates its own prompt with 1."""
         frame_idx = self._frames[place]
-        if (mask := track.masks.get(frame_idx)) is not None:
-            track.masks[frame_idx] = MaskOnFrame(mask.rle, mask.area_px, seed.score, seed.object_score, seed.stability)
+        for track in tracks:  # the tracker rates its own prompt with 1
+            if (mask := track.masks.get(frame_idx)) is not None:
+                seed = track.seed
+                track.masks[frame_idx] = MaskOnFrame(
+                    mask.rle, mask.area_px, seed.score, seed.object_score, seed.stability
+                )
 
     # The way forward
 
@@ -263,38 +262,21 @@ class WindowSearch:
             self._keyframes.append(self._frames[place])
             found = self._find(self._read(self._frames[place]), ~covered)
         table = self._ious([self._drawn[t.name] for t in waiting], found) >= self._config.same_object
-        clearer: dict[str, Seed] = {}
         for row, track in enumerate(waiting):
             track.keyframes += 1
             track.found_again += bool(table[row].any())
-            again = next((seed for seed, same in zip(found, table[row], strict=True) if same), None)
-            if again is not None and again.rank > track.seed.rank:
-                clearer[track.name] = again
         others = [s for i, s in enumerate(found) if s.rank >= self._config.late_rank and not table[:, i].any()]
-        new = self._new_among(others, [*self._drawn.values(), *(seed.mask for seed in clearer.values())])
+        new = self._new_among(others, list(self._drawn.values()))
         for track in waiting:
             if track.found_again >= self._config.survive:
                 self._confirm(track)
             elif track.keyframes >= self._config.within or place == self._last:
                 self._drop(track)
-        self._prompt_again(place, {t.name: clearer[t.name] for t in self._live if t.name in clearer})
         if place < self._last:
             room = self._config.on_probation - sum(not t.confirmed for t in self._live)
             better = [(None, seed) for seed in new if seed.rank > self._least_rank()]
             self._start(place, better[: max(0, room)], confirmed=False)
         self._uncovered = self._share_uncovered()
-
-    def _prompt_again(self, place: int, seeds: Mapping[str, Seed]) -> None:
-        """Prompts late objects with masks that are better than their first ones, which are often cut by the border."""
-        if not seeds:
-            return
-        prompts = {name: Prompt(frame_idx=place, mask_rle=rle.encode(seed.mask)) for name, seed in seeds.items()}
-        self._keep(self._tracker.prompt_all(prompts))
-        for track in self._live:
-            if (seed := seeds.get(track.name)) is not None:
-                self._rate(track, place, seed)
-                again = {"frame_idx": self._frames[place], **seed.found_by}
-                track.seed = replace(track.seed, found_by={**track.seed.found_by, "again": again})
 
     def _confirm(self, track: Track) -> None:
         """Lets an object count. If there are too many, the one with the lowest rank goes."""

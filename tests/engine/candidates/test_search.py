@@ -174,26 +174,3 @@ def test_two_objects_whose_masks_become_one_are_not_both_tracked_on(loaded, clip
     found, (disc, _) = search(loaded, clip, finder, config)
     assert iou.tube_iou(found.masklets[0], disc) > 0.7 and len(found.masklets) == 2
     assert found.object_frames <= found.least_object_frames + config.alike_frames
-
-
-@pytest.mark.parametrize("better", [True, False])
-def test_a_late_object_that_is_seen_better_again_is_prompted_again(loaded, clip, better):
-    class Half(TrueFinder):
-        """First sees the upper half of the box."""
-
-        def __call__(self, rgb, where):
-            found = super().__call__(rgb, where)
-            frame_idx = self.asked[-1][0]
-            for n, seed in enumerate(found):
-                if frame_idx == 24 and seed.rank == 0.8:
-                    half = seed.mask & (np.mgrid[:H, :W][0] < 70)
-                    found[n] = replace(seed, mask=half, rank=0.6 if better else 0.85)
-            return found
-
-    found, (_, box) = search(loaded, clip, Half(clip), replace(CONFIG, same_object=0.3))
-    late = found.masklets[1]
-    said = json.loads(late.prompt)
-    assert said["frame_idx"] == 24
-    assert said.get("again") == ({"frame_idx": 36, "points_xy": []} if better else None)
-    assert (late.score[36 // STRIDE] == 0.7) is better, "what the finder thought of it"
-    assert (iou.frame_ious(late, box)[36] > 0.95) is better, "the mask of frame 36 is the one that was seen there"
