@@ -38,7 +38,7 @@ STAGE = "auto-masklets"  # its name in the records of trouble
 SMALL_PX, SMALL_MAX_OVERLAP = 256, 0.5  # models up to this input size, and the IoU above which two masks are duplicates
 SMALL_MIN_AGREEMENT = 0.55  # of these models: a mask that no other click agrees or disagrees with has 0.5
 NOT_COMPARED = "the candidates are not compared with the checkpoint before: %s"
-LATE_AGREEMENT = 0.1  # so much more for an object that enters late: it gets several chances to be found
+LATE_AGREEMENT = 0.05  # so much more for an object that enters late: it gets several chances to be found
 
 
 class NotProposed(Exception):
