@@ -61,8 +61,7 @@ from storage.dataset import releases
 from storage.records import Verdict
 from storage.videos import video
 
-BUCKET, SOURCE = "faults", "s3://faults/incoming"
-PASSWORD = "a long password"
+BUCKET, SOURCE, PASSWORD = "faults", "s3://faults/incoming", "a long password"
 COMMITTERS = 2
 SHARE = 0.05  # of the requests to the bucket that are spoilt
 HANGS = 1.25  # a "timeout" of the bucket lasts for so many times what the clients wait

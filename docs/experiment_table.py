@@ -18,7 +18,6 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "README.md"
 HERE = ROOT / "docs" / "experiment"
-COMPARISONS = ("filter-", "order-")  # names of steps begin with these
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 Figures = dict[str, Any]  # of one domain, as in results.json
@@ -87,14 +86,12 @@ def page() -> str:
 def add(folder: Path) -> None:
     """Copies the results and figures of a run. Those of another plan are removed: they cannot be compared.
 
-    Comparisons of what to train on, which README.md does not show, may be missing; results.json says which.
-    Raises ValueError if another step is missing.
+    Raises ValueError if a step of the run is missing.
     """
     HERE.mkdir(exist_ok=True)
     kept = HERE / "results.json"
     new = json.loads((folder / "results.json").read_text())
-    missing = sorted({step for steps in new["missing"].values() for step in steps if not step.startswith(COMPARISONS)})
-    if missing:
+    if missing := sorted({step for steps in new["missing"].values() for step in steps}):
         raise ValueError(f"{folder}: the run is not finished, {', '.join(missing)} missing")
     if kept.exists():
         old = json.loads(kept.read_text())

@@ -205,7 +205,7 @@ class VerifierSettings(Section):
 
     order: bool = False  # people get the verify tickets first about which the verifier is least sure
     # track each candidate with the checkpoint before, too: the verifier learns from how well the two agree, and `order`
-    # puts first where they disagree. Costs a quarter of the tracking at 24 frames a second, and as much as it at 6
+    # puts first where they disagree. Tracks a quarter of the frames again if `auto.track_fps` is 24, and all if it is 6
     compare: bool = False
     accept: bool = False  # the verifier accepts candidates alone where `precision` is proved; never held-out ones
     reject: bool = False  # the verifier rejects candidates alone, under the same conditions

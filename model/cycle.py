@@ -64,7 +64,7 @@ def followed_ious(
     """For each masklet the IoU, in [0, 1], with what this checkpoint makes of its first mask; later frames together.
 
     The arguments are those of `cycle_ious`. A masklet begins on the first frame, from `first` on, that shows it, and is
-    followed to the last one; 1 if no other frame shows it. One pass, so it costs what tracking these frames costs.
+    followed to the last one; 1 if no other frame shows it. All masklets are followed in one pass.
     Raises FloatingPointError if the model's output is not finite.
     """
     begins: dict[int, list[str]] = defaultdict(list)

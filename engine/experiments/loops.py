@@ -112,7 +112,7 @@ def import_held_out(at: OpenLoop, experiment: Experiment) -> None:
 
 
 def label(at: OpenLoop, source: Path, how: Labelling) -> tuple[list[str], str]:
-    """Takes the videos of a folder through the loop; returns their batches and the last release, "" if there is none.
+    """Takes the videos of a folder through the loop; returns their batches and the last release ("": nothing).
 
     It is one batch, unless a kill has cut the ingest in two.
     """

@@ -92,8 +92,8 @@ QUICK = Recipe(
 # A round's steps with `quick`. What counts is how many clips of new masklets it sees. On pond, the held-out J&F was 37
 # at first, 41 after 90 steps with such clips (10 or 30 true masklets), 45 after 120 (100 of them) and 48 after 180 (42
 # made by people). A round also replays the general set, learns from rejected candidates and sees single frames, so only
-# a third of its steps have such clips: rounds of 150 and of 300 steps gave 37 and 39. On cells, 300 masklets gave 68.5
-# in 150 steps and 73.8 in 600.
+# a third of its steps have such clips: rounds of 150 steps gave 37 and 38, and rounds of 300 gave 39 and 37
+# (benchmarks/results/pond-steps.json). On cells, 300 masklets gave 68.5 in 150 steps and 73.8 in 600.
 LEAST_STEPS, STEPS_A_MASKLET, MOST_STEPS = 600, 4, 10_000
 
 IMAGES_AMONG_CLIPS = 0.3  # share of a round's steps after the single frames that see single frames again

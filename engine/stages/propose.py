@@ -117,8 +117,10 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
             loaded = s.model(checkpoint)
             try:
                 with attempts.attempt(s.blobs, STAGE, subject):
-                    found = propose_video(s, s.video(video_id), loaded, checkpoint, shown)
-                    found = found if earlier is None else _compared(s, s.video(video_id), earlier, found)
+                    video = s.video(video_id)
+                    found = propose_video(s, video, loaded, checkpoint, shown)
+                    if earlier is not None:
+                        found = _compared(s, video, earlier, found)
             except (FrameUnreadable, ModelFailed) as error:
                 _give_up(s, batch_id, video_id, Refusal.FAILED, str(error))
                 continue
