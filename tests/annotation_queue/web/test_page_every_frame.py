@@ -47,11 +47,12 @@ def test_every_frame_is_played_while_a_key_is_held(verifying):
         }"""
     )
     page.tab.keyboard.down("j")
-    page.until(lambda: len(page.tab.evaluate("window.named")) > 20)
+    page.until(lambda: len(page.tab.evaluate("window.named")) > 21)
     page.tab.keyboard.up("j")
     page.until(lambda: page.named() % STRIDE == 0)
     assert "playing" not in page.tab.get_attribute("#play", "class").split()
     named = page.tab.evaluate("window.named")
+    named = named[named.count(0) :]  # the first frame may be painted again when a picture of it arrives
     assert named[:20] == list(range(1, 21)), "none is left out"
     assert belongs_together(page.look()) == page.named(), "it rests on an annotated frame"
 
