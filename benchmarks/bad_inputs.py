@@ -26,7 +26,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from benchmarks.bad_input_kinds import KINDS, all_kinds, import_readers
+from benchmarks.kills.bad_input_kinds import KINDS, all_kinds, import_readers
 
 PATIENCE_S = 60.0
 MEMORY = 1 << 30  # bytes that a process may take beyond what it has when it begins

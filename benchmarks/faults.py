@@ -5,8 +5,8 @@
 The loop runs twice over the same short videos, from a bucket to the last release: once quietly, once under faults. The
 workers, the committer and the queue server are real processes, killed by SIGKILL at random moments; jobs are handed out
 and run again as Airflow's scheduler does it. The store is a moto server behind a proxy that spoils 5 % of the requests
-(`s3_proxy.py`); catalog and queue are on a PostgreSQL server of their own. Only the model's search is replaced by two
-blocks a video (`fault_jobs.py`), so that 200 videos take minutes.
+(`kills/s3_proxy.py`); catalog and queue are on a PostgreSQL server of their own. Only the model's search is replaced by
+two blocks a video (`kills/jobs.py`), so that 200 videos take minutes.
 
     lost, doubled   rows of the tables `videos`, `masklets`, `operations` and `quarantine` that only the quiet run has,
                     or the other one has beyond it; rows are compared whole, by hash, without the pseudonyms of people
@@ -48,9 +48,9 @@ import numpy as np
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Reason, Role
-from benchmarks import bad_inputs, s3_proxy
-from benchmarks.fault_jobs import MASKLETS
-from benchmarks.fault_processes import CONTEXT, Crew, Killer, QueueServer, Tally
+from benchmarks import bad_inputs
+from benchmarks.kills import jobs, s3_proxy
+from benchmarks.kills.processes import CONTEXT, Crew, Killer, QueueServer, Tally
 from benchmarks.queue import PrivatePostgres
 from engine import batches
 from engine.processes.ports import free_port
@@ -69,8 +69,8 @@ WEIGHTS = {"worker": 6, "committer": 3, "queue": 1}  # how often each role is ki
 UP_S = 60.0
 PRELOADED = [  # what the processes would import: a process that takes a killed one's place begins at once
     "annotation_queue.api.app",
-    "benchmarks.fault_jobs",
-    "benchmarks.s3_proxy",
+    "benchmarks.kills.jobs",
+    "benchmarks.kills.s3_proxy",
     "boto3",
     "engine.serving.serve",
     "great_expectations",
@@ -255,7 +255,7 @@ def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str 
         committers = Crew("committer", COMMITTERS, of("committer"), done, ENVIRONMENT, tally)
         if kills:
             roles = {"worker": workers.busy, "committer": committers.busy, "queue": server.busy}
-            killing = (Killer(look.blobs, tally, seed), roles, kills, size.videos * (2 + MASKLETS))
+            killing = (Killer(look.blobs, tally, seed), roles, kills, size.videos * (2 + jobs.MASKLETS))
             threading.Thread(
                 target=_kill_all, args=(*killing, lambda: _lines(done) + vera.answers, vera.over), daemon=True
             ).start()
@@ -480,12 +480,12 @@ def main() -> None:
     _say("bad inputs")
     add(found, bad_inputs.try_all(CONTEXT, size.bad_inputs, chosen.seed))
     if size.trainer_kills:
-        from benchmarks import fault_trainer
+        from benchmarks.kills import trainer
 
         _say("a trainer")
-        add(found, fault_trainer.under_kills(size.trainer_kills, chosen.seed))
+        add(found, trainer.under_kills(size.trainer_kills, chosen.seed))
     if size.outage_s:
-        from benchmarks import outages
+        from benchmarks.kills import outages
 
         _say("outages")
         with moto() as honest:

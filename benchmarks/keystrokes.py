@@ -37,7 +37,7 @@ from playwright.sync_api import Page, sync_playwright
 from annotation_queue.records import Kind, NewTicket, State
 from annotation_queue.tickets.ontologies import Ontologies
 from annotation_queue.tickets.store import TicketStore
-from benchmarks.coded import PASSWORD, fill
+from benchmarks.browsers.coded import PASSWORD, fill
 from benchmarks.page import ARGS, AT_ONCE, MIDDLE
 from engine.processes import ports
 from engine.services import connect

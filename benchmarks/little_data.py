@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import Sam2VideoModel
 
-from benchmarks import low_rank
+from benchmarks.models import low_rank
 from engine.experiments.few_clips import FewClips
 from engine.experiments.plan import FULL
 from engine.protocols import first_frame

@@ -4,12 +4,12 @@
         [--database sqlite|postgres] [--kills 40] [--offline SECONDS]
 
 Runs the real server as a process with `micro` as its model. The frames of the videos carry their own number as black
-and white blocks (see coded.py). A time ends at the animation frame after the paint. Clicks are timed after the server
-has encoded the frames. `scrub_p95_ms` is the time of a seek while the page shows all other objects of a video;
+and white blocks (see browsers/coded.py). A time ends at the animation frame after the paint. Clicks are timed after the
+server has encoded the frames. `scrub_p95_ms` is the time of a seek while the page shows all other objects of a video;
 `browser_mb` is the browser's memory after these seeks. `first_streamed_mask_ms` is the time from the key to the first
 mask of a propagation on screen. `stop_keeps_frames` is the share of a propagation's frames on the page that a stop
 keeps. `click_count_equal` is the share of random work in which the page counts clicks as the releases do. At the end,
-tabs of Chromium, the server and a private PostgreSQL are killed, and the network is cut (see crashes.py).
+tabs of Chromium, the server and a private PostgreSQL are killed, and the network is cut (see kills/crashes.py).
 
 `gold_tells` counts the fields in which answers about gold differ from those about real work (see gold_tells.py);
 `axe_violations` what axe-core finds on the page while a person verifies, has the sheet and corrects, if `npm ci` has
@@ -43,9 +43,11 @@ import numpy as np
 import psutil
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks import axe, crashes, firefox, gold_tells
-from benchmarks.click_counts import clicks_of, random_acts
-from benchmarks.coded import PASSWORD, fill
+from benchmarks import gold_tells
+from benchmarks.browsers import axe, firefox
+from benchmarks.browsers.click_counts import clicks_of, random_acts
+from benchmarks.browsers.coded import PASSWORD, fill
+from benchmarks.kills import crashes
 from benchmarks.queue import database_of
 from engine.processes import ports
 from engine.services import connect

@@ -8,7 +8,7 @@ Real server processes share one database; clients use HTTP. Three parts:
 1. Load: claims arrive at a fixed rate, even if the queue is slower. One of 500 people makes each, followed
    by a verdict. The queue has a million tickets; some need a skill that few people have. The latency of a claim counts
    from the moment when it was due.
-2. Race: processes compete for the same few tickets (see race.py).
+2. Race: processes compete for the same few tickets (see kills/race.py).
 3. Kills: annotators send one operation after another while the servers are killed with SIGKILL at random moments and
    started again. With `--database postgres` the database (a private PostgreSQL with fsync, made for this run) is killed
    too.
@@ -55,7 +55,7 @@ from annotation_queue.errors import NoSuchVideo
 from annotation_queue.records import NewOperation, VideoInfo
 from annotation_queue.tickets import tallies
 from annotation_queue.tickets.store import TicketStore
-from benchmarks.race import race
+from benchmarks.kills.race import race
 
 PEOPLE = 500
 CLAIMS_S = 50.0  # claims a second: 500 people with a ticket every ten seconds

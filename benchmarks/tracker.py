@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-from benchmarks import grids
+from benchmarks.models import grids
 from engine.protocols import annotator, first_frame
 from engine.synthetic import labelled_clips, micro_clips
 from engine.synthetic.rendering import render

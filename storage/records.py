@@ -71,7 +71,7 @@ class Video:
 class Quarantined:
     """An input or a row that was refused, with the reason."""
 
-    stage: str  # "ingest", "import", "auto_masklets", "review", "collect" or "publish"
+    stage: str  # "ingest", "import", "auto-masklets", "review", "collect" or "publish"
     subject: str  # source uri, video_id or masklet_id
     reason: str  # a Refusal, or the name of the check that failed
     detail: str  # one line

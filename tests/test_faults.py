@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bad_inputs, faults
-from benchmarks.fault_jobs import MASKLETS
+from benchmarks.kills.jobs import MASKLETS
 from engine.services import connect
 from storage.records import content_id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import Sam2VideoModel
 
-from benchmarks import low_rank
+from benchmarks.models import low_rank
 from model import architecture, checkpoints
 
 

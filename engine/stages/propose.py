@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STAGE = "auto-masklets"  # its name in the records of trouble
+STAGE = "auto-masklets"  # its name in the records of trouble and of quarantine
 SMALL_PX, SMALL_MAX_OVERLAP = 256, 0.5  # models up to this input size, and the IoU above which two masks are duplicates
 SMALL_MIN_AGREEMENT = 0.55  # of these models: a mask that no other click agrees or disagrees with has 0.5
 NOT_COMPARED = "the candidates are not compared with the checkpoint before: %s"
@@ -188,7 +188,7 @@ def _blame(s: Services, batch_id: str, failed: Mapping[str, str]) -> list[str]:
 
 def _give_up(s: Services, batch_id: str, video_id: str, reason: Refusal, detail: str) -> None:
     log.warning("the video is quarantined: %s", detail)
-    row = Quarantined(stage="auto_masklets", subject=video_id, reason=reason.value, detail=detail, batch_id=batch_id)
+    row = Quarantined(stage=STAGE, subject=video_id, reason=reason.value, detail=detail, batch_id=batch_id)
     parts.write_part(s.blobs, kind="quarantine", batch_id=batch_id, video_id=video_id, rows=[row])
     attempts.forget(s.blobs, STAGE, _subject(batch_id, video_id))
     _write(s, batch_id, video_id, [])

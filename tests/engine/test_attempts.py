@@ -161,7 +161,7 @@ def test_auto_masklets_give_a_video_up_that_killed_two_workers_and_the_batch_goe
         assert len(propose.missing(s, batch_id)) == 1, "the others are done before"
     assert run(s, PROPOSE, batch_id, "die") == 0
     found = list(parts.rows(s.blobs, "quarantine", batch_id))
-    assert [(q.stage, q.reason, q.detail) for q in found] == [("auto_masklets", "kills_worker", TWICE)]
+    assert [(q.stage, q.reason, q.detail) for q in found] == [("auto-masklets", "kills_worker", TWICE)]
     assert found[0].subject in {v.video_id for v in s.tables.videos() if v.source_uri.endswith("bad.mp4")}
     assert batches.pending(s.blobs, BatchStage.IN_REVIEW) == [batch_id] and left(s) == []
 

@@ -9,8 +9,8 @@ import torch
 from transformers import Sam2VideoModel
 from transformers.initialization import no_init_weights
 
-from benchmarks import grids
 from benchmarks import tracker as tracker_benchmark
+from benchmarks.models import grids
 from engine.synthetic import micro_clips
 from model import architecture, checkpoints, inputs, meta_checkpoint, network
 from model.fast import memory_reader

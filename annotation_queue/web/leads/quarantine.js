@@ -6,7 +6,7 @@ import { $, element, messageOf, replace } from "../shared/dom.js";
 import { table } from "../shared/tables.js";
 
 const STAGES = {
-  ingest: "Ingest", import: "Import", auto_masklets: "Auto-masklets", review: "Review", collect: "Collect",
+  ingest: "Ingest", import: "Import", "auto-masklets": "Auto-masklets", review: "Review", collect: "Collect",
   publish: "Publish",
 };
 const WAIT_MS = 250; // after the last key in the search

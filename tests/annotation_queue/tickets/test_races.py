@@ -14,7 +14,7 @@ from annotation_queue.database import Database
 from annotation_queue.records import Kind
 from annotation_queue.tickets.claims import How, claiming
 from annotation_queue.tickets.store import TicketStore
-from benchmarks.race import doubles, race
+from benchmarks.kills.race import doubles, race
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     VERA,

@@ -13,7 +13,7 @@ from annotation_queue.api.app import create_app
 from annotation_queue.database import Database
 from annotation_queue.records import State
 from annotation_queue.tickets.store import TicketStore
-from benchmarks.firefox import Tab, installed, started
+from benchmarks.browsers.firefox import Tab, installed, started
 from storage.records import STRIDE, Verdict
 from tests.annotation_queue.browsing import FRAMES
 from tests.annotation_queue.synthetic_queue import (

@@ -11,7 +11,7 @@ from annotation_queue.errors import TakenBack
 from annotation_queue.pipeline_records import Action
 from annotation_queue.records import NewComment, Reason
 from annotation_queue.tickets import comments
-from benchmarks import axe
+from benchmarks.browsers import axe
 from storage.ontology import Attribute, ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, LEA, VERA, claim, finish, prompt

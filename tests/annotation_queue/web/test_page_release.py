@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from annotation_queue.api.releases import create_browser
-from benchmarks import axe
+from benchmarks.browsers import axe
 from tests.annotation_queue.browsing import Page
 from tests.annotation_queue.fake_releases import RELEASE, FakeReleases
 from tests.annotation_queue.synthetic_queue import serving

@@ -151,7 +151,7 @@ def test_with_airflow_only_its_dags_are_named(tmp_path):
 
 
 def test_refused_rows_of_the_batch_are_counted(s):
-    row = Quarantined(stage="auto_masklets", subject="v1", reason="failed", detail="", batch_id=BATCH)
+    row = Quarantined(stage="auto-masklets", subject="v1", reason="failed", detail="", batch_id=BATCH)
     parts.write_part(s.blobs, kind="quarantine", batch_id=BATCH, video_id="v1", rows=[row])
     assert standing(s).quarantined == 1
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-SOURCE = Path(__file__).parents[1] / "node_modules/axe-core/axe.min.js"
+SOURCE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 RUN = """
 async () => {
   // colours fade after a change: they are judged once they are there

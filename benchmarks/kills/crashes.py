@@ -19,7 +19,7 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from annotation_queue.records import Kind
-from benchmarks.coded import PASSWORD
+from benchmarks.browsers.coded import PASSWORD
 from benchmarks.queue import PrivatePostgres
 from engine.services import connect
 from engine.serving.queue_process import QueueProcess

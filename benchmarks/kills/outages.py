@@ -27,7 +27,7 @@ from annotation_queue.client import QueueClient
 from annotation_queue.errors import LeaseLost
 from annotation_queue.records import Kind, NewTicket, Role
 from benchmarks import scale
-from benchmarks.fault_jobs import is_typed
+from benchmarks.kills.jobs import is_typed
 from benchmarks.queue import PrivatePostgres
 from engine.processes.children import Child
 from engine.processes.ports import free_port

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks import fault_jobs
+from benchmarks.kills import jobs
 from engine.settings import Settings
 from storage.blobs.base import BlobMissing, Blobs
 
@@ -70,7 +70,7 @@ class Crew:
         """settings: those of the process with a number.  done: where the work on videos is noted."""
         self.role, self.tally = role, tally
         self._start: Callable[[int, Any], Any] = lambda number, line: CONTEXT.Process(
-            target=fault_jobs.work, args=(line, settings(number), done, environment), daemon=True
+            target=jobs.work, args=(line, settings(number), done, environment), daemon=True
         )
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._busy: dict[int, int] = {}  # number -> pid of a process with a job
@@ -178,7 +178,7 @@ class QueueServer:
         while not self._over.is_set():
             if self._process is None or not self._process.is_alive():
                 self._process = CONTEXT.Process(
-                    target=fault_jobs.serve, args=(self._settings, self._environment), daemon=True
+                    target=jobs.serve, args=(self._settings, self._environment), daemon=True
                 )
                 self._process.start()
             self._over.wait(0.1)
