@@ -24,11 +24,12 @@ from engine.protocols import first_frame
 from engine.rounds.recipes import QUICK, fitted
 from engine.synthetic import labelled_clips, micro_clips
 from engine.synthetic.domains.catalogue import DOMAINS
-from model import checkpoints, devices, run_state, trainer
+from model import checkpoints, devices
 from model.checkpoints import LoadedModel
-from model.parameter_groups import TrainedParts
-from model.recipe import Interaction, Recipe
-from model.trainer import RunOptions
+from model.training import run_state, trainer
+from model.training.parameter_groups import TrainedParts
+from model.training.recipe import Interaction, Recipe
+from model.training.trainer import RunOptions
 
 HELD_OUT_CLIPS = 6
 PROTOCOLS = ("1-click", "3-click", "mask")

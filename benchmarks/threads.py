@@ -21,7 +21,8 @@ PROGRAM = """
 import sys, tempfile
 from pathlib import Path
 from engine.rounds import general, recipes
-from model import checkpoints, devices, trainer
+from model import checkpoints, devices
+from model.training import trainer
 
 threads, steps = int(sys.argv[1]), int(sys.argv[2])
 devices.set_threads(threads)

@@ -23,7 +23,7 @@ from engine.stages import propose, publish, review
 from storage.errors import first_line
 
 if TYPE_CHECKING:
-    from model.trainer import TrainingProgress
+    from model.training.trainer import TrainingProgress
 
 log = logging.getLogger(__name__)
 

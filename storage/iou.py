@@ -4,7 +4,7 @@ Two empty masks have no union, so each function says what it gives for them:
 - A comparison of one mask with one other gives 1: both say that the object is absent, so they agree.
 - A table of every mask with every other gives 0: an empty mask is nobody's duplicate.
 
-`model/losses.py` has its own IoU of tensors: it works in batches on the model's device and on shares of cells.
+`model/training/losses.py` has its own IoU of tensors: it works in batches on the model's device and on shares of cells.
 """
 
 from __future__ import annotations

@@ -57,11 +57,11 @@ def test_dag_files_import_the_engine_only_inside_tasks():
             ] == []
 
 
-@pytest.mark.parametrize("module", ["model.samples", "engine.datasets.clip_sampler"])
+@pytest.mark.parametrize("module", ["model.training.samples", "engine.datasets.clip_sampler"])
 def test_a_process_that_draws_training_samples_loads_no_transformers(module):
     """It would cost each of them six seconds and 175 MB."""
     assert not tiers.imports_any(MODULES[module], frozenset({"transformers"}))
-    assert tiers.imports_any(MODULES["model.trainer"], frozenset({"transformers"}))
+    assert tiers.imports_any(MODULES["model.training.trainer"], frozenset({"transformers"}))
 
 
 @pytest.mark.parametrize("path", sorted((tree.ROOT / "tests").rglob("conftest.py")), ids=str)

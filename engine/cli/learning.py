@@ -13,7 +13,7 @@ from engine.cli import console
 from engine.cli.console import Json
 from engine.cli.data import newest
 from engine.settings import Settings
-from model.parameter_groups import TrainedParts
+from model.training.parameter_groups import TrainedParts
 from storage.wording import counted
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def _train_on(
     with connect(settings.model_copy(update={"model": on_cpu})) as s:
         found = open_data(s, data, split)
         from engine.rounds import training  # after the data was found: importing the model takes seconds
-        from model import devices, parallel
+        from model import devices
+        from model.training import parallel
 
         leads = parallel.leads()
         with console.bar("training", leads) as bar:

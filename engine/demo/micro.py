@@ -23,12 +23,13 @@ from engine.stages import propose
 from engine.synthetic import micro_clips
 from engine.synthetic.micro_clips import ANYTHING, LARGER, RETURNING, RICH, StageClips
 from engine.synthetic.scene import Scene
-from model import architecture, checkpoints, devices, proposals, run_state, trainer
+from model import architecture, checkpoints, devices, proposals
 from model.architecture import Shape
 from model.checkpoints import LoadedModel
-from model.recipe import Interaction, Recipe, TrainingStage
 from model.tracker import Tracker
-from model.trainer import TrainingProgress
+from model.training import run_state, trainer
+from model.training.recipe import Interaction, Recipe, TrainingStage
+from model.training.trainer import TrainingProgress
 from storage import rle
 from storage.records import FPS, Prompt
 from storage.videos.video import FrameReader

@@ -18,11 +18,12 @@ from engine.rounds import general, recipes, training
 from engine.rounds.general import MICRO, WithReplay
 from engine.services import Services
 from engine.settings import RoundSettings
-from model import checkpoints, devices, run_state
+from model import checkpoints, devices
 from model.checkpoints import LoadedModel
 from model.clips import DrawClip
-from model.recipe import TrainingStage
-from model.trainer import RunOptions
+from model.training import run_state
+from model.training.recipe import TrainingStage
+from model.training.trainer import RunOptions
 from storage.dataset import releases
 
 _ALL_CHOSEN = 0.999  # a share below 1, with which a ClipSampler takes only edited masklets, and all of them

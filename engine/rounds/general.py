@@ -16,7 +16,7 @@ from engine.datasets.labelled import Dataset
 from engine.services import Services
 from engine.synthetic import micro_clips
 from model.clips import Clip, DrawClip
-from model.recipe import TrainingStage
+from model.training.recipe import TrainingStage
 
 MICRO = "micro"
 MEASURED_CLIPS = 6  # of the synthetic ones

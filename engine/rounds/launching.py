@@ -22,7 +22,7 @@ from engine.processes.children import Child, environment_without, terminate
 from engine.settings import Settings
 
 if TYPE_CHECKING:
-    from model.trainer import TrainingProgress
+    from model.training.trainer import TrainingProgress
 
 MEMBER = "engine.rounds.member"
 # Why a member stopped, in one line. Once one has stopped, the others lose their connection to it and stop too: their
@@ -132,7 +132,7 @@ class _Curve:
 
     def look(self) -> None:
         """Reports what is new."""
-        from model.trainer import TrainingProgress
+        from model.training.trainer import TrainingProgress
 
         if not self._path.exists():
             return

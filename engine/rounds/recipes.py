@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine.rounds.record import Round
-from model.parameter_groups import TrainedParts
-from model.recipe import Interaction, Recipe, TrainingStage, first_problem, parse_recipe
+from model.training.parameter_groups import TrainedParts
+from model.training.recipe import Interaction, Recipe, TrainingStage, first_problem, parse_recipe
 
 # The clip sampler already reverses time, so these recipes do not.
 FULL = Recipe(

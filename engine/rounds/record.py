@@ -19,7 +19,7 @@ from engine.files import held
 from engine.registry import Checkpoint
 from engine.services import Services
 from engine.stored_json import parse
-from model.parameter_groups import TrainedParts
+from model.training.parameter_groups import TrainedParts
 from storage.blobs.base import BlobDamaged, BlobMissing, read_json
 
 MOST_FAILURES = 2  # after these, no round continues by itself
@@ -63,7 +63,7 @@ class Round:
     max_forgotten: float = 10.0  # J&F points on the general set
     general: str | None = None  # the general set
     replay: float = 0.0  # share of the training clips that come from it
-    parts: TrainedParts = "all"  # which weights change; see `model.parameter_groups`
+    parts: TrainedParts = "all"  # which weights change; see `model.training.parameter_groups`
     rejected: bool = False  # whether it learns from the candidates that people rejected as no object
 
 

@@ -53,8 +53,8 @@ from validation import gate
 if TYPE_CHECKING:
     from model.checkpoints import LoadedModel
     from model.clips import DrawClip
-    from model.recipe import TrainingStage
-    from model.trainer import TrainingProgress
+    from model.training.recipe import TrainingStage
+    from model.training.trainer import TrainingProgress
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
     processes train (see `launching`).
     Raises NoSuchRound, TrainingFailed; ValueError under torchrun, whose processes would wait for each other.
     """
-    from model import parallel
+    from model.training import parallel
 
     if not parallel.is_single():
         raise ValueError("a round starts its own processes: run it without torchrun, and set rounds.launcher")
@@ -132,8 +132,8 @@ def train_round(s: Services, begun: Round, report: Callable[[TrainingProgress], 
     from engine.rounds import general, recipes, training
     from engine.rounds.general import WithReplay
     from engine.rounds.watch import Watch
-    from model import parallel, run_state
-    from model.trainer import RunOptions
+    from model.training import parallel, run_state
+    from model.training.trainer import RunOptions
 
     folder = folder_of(s, begun.round_id)
     parent = _load(s, _parent(begun), to_train=True)
@@ -160,7 +160,8 @@ def train_round(s: Services, begun: Round, report: Callable[[TrainingProgress], 
 
 def _load(s: Services, checkpoint: Checkpoint, *, to_train: bool = False) -> LoadedModel:
     """The model of a checkpoint, with the CPU threads of a round: a round often has the machine for itself."""
-    from model import devices, parallel
+    from model import devices
+    from model.training import parallel
 
     loaded = s.model(checkpoint, to_train=to_train)
     if (threads := s.settings.rounds.threads) is not None:

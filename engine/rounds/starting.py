@@ -20,7 +20,7 @@ from engine.rounds import campaign, recipes, record
 from engine.rounds.general import MICRO
 from engine.rounds.record import Round
 from engine.services import Services
-from model.parameter_groups import TrainedParts
+from model.training.parameter_groups import TrainedParts
 from storage.blobs.base import Blobs
 from storage.dataset import release_numbers, releases
 from storage.dataset.releases import NoSuchRelease, Release

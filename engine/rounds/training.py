@@ -22,11 +22,12 @@ from engine.files import alone
 from engine.progress import Progress
 from engine.rounds.recipes import to_json
 from engine.rounds.watch import Watch
-from model import architecture, checkpoints, parallel, run_state, trainer
+from model import architecture, checkpoints
 from model.checkpoints import LoadedModel
 from model.clips import DrawClip
-from model.recipe import Recipe, TrainingStage
-from model.trainer import RunOptions, TrainingProgress
+from model.training import parallel, run_state, trainer
+from model.training.recipe import Recipe, TrainingStage
+from model.training.trainer import RunOptions, TrainingProgress
 from storage.wording import counted
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from engine.pictures import Image, overlay, side_by_side, stacked, write_jpeg
 from engine.rounds.recipes import to_json
 from model import checkpoints
 from model.checkpoints import LoadedModel
-from model.recipe import Recipe
 from model.tracker import Tracker
-from model.trainer import TrainingProgress
+from model.training.recipe import Recipe
+from model.training.trainer import TrainingProgress
 from storage import rle
 from storage.records import Prompt
 

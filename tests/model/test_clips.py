@@ -7,7 +7,7 @@ import pytest
 
 from model import clips
 from model.clips import Clip, SampleConfig, sample
-from tests.model.training import squares
+from tests.model.training.small_training import squares
 
 
 def test_a_mosaic_shows_the_clip_four_times_and_asks_for_one():

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from model import clip_forward, devices, image, masks, memory_attention, network, proposals
+from model import devices, image, masks, memory_attention, network, proposals
 from model.frame_masks import FrameMasks, NotFinite
-from model.parallel import Team
 from model.proposals import GridConfig
 from model.tracker import Tracker, TrackerConfig
+from model.training import clip_forward
+from model.training.parallel import Team
 from storage import rle
 from storage.records import Prompt
-from tests.model import training
 from tests.model.pretend_device import MixedPlaces, PretendDevice
+from tests.model.training import small_training
 
 HW = (96, 160)
 
@@ -142,11 +143,11 @@ def test_boxes_of_all_objects_are_made_without_a_read(device, objects):
 
 def test_a_training_step_is_read_once(device, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)  # torch's own; on a GPU it reads nothing
-    stage = dataclasses.replace(training.STAGE, steps=2, objects=2)
-    recipe = dataclasses.replace(training.RECIPE, stages=(stage,))
-    model = training.new_model()
+    stage = dataclasses.replace(small_training.STAGE, steps=2, objects=2)
+    recipe = dataclasses.replace(small_training.RECIPE, stages=(stage,))
+    model = small_training.new_model()
     with device:
-        training.train(model, lambda stage: training.squares, recipe, tmp_path)
+        small_training.train(model, lambda stage: small_training.squares, recipe, tmp_path)
     assert device.reads == {"tolist": 2}
 
 

@@ -14,7 +14,7 @@ from engine.datasets.clip_sampler import ClipSampler, NothingToTrainOn
 from engine.datasets.layouts import open_dataset
 from engine.ingest import ingest
 from engine.rounds import recipes, record
-from model.samples import Samples
+from model.training.samples import Samples
 from storage import rle
 from storage.formats import sav_frames
 from storage.formats.picture_folder import PictureReader

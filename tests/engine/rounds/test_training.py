@@ -21,7 +21,7 @@ from engine.datasets.layouts import open_dataset
 from engine.registry import Registry
 from engine.rounds import recipes, record, training, watch
 from model import architecture, checkpoints
-from model.recipe import Interaction, parse_recipe
+from model.training.recipe import Interaction, parse_recipe
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from model import samples
-from model.parallel import Team
-from model.recipe import Recipe
+from model.training import samples
+from model.training.parallel import Team
+from model.training.recipe import Recipe
 from tests.model.test_clips import with_a_place
-from tests.model.training import STAGE, squares
+from tests.model.training.small_training import STAGE, squares
 
 
 def test_a_share_of_the_steps_sees_single_frames():

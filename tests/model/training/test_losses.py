@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from model.losses import dice_loss, focal_loss, mask_iou, step_losses
-from model.recipe import LossWeights
+from model.training.losses import dice_loss, focal_loss, mask_iou, step_losses
+from model.training.recipe import LossWeights
 
 WEIGHTS = LossWeights()
 

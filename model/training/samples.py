@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.clips import IMAGENET_MEAN, IMAGENET_STD, Clip, DrawClip, SampleConfig, sample
-from model.parallel import Team
-from model.recipe import Recipe, TrainingStage
+from model.training.parallel import Team
+from model.training.recipe import Recipe, TrainingStage
 
 FEW_STEPS = 8  # drawing their clips takes less time than starting a loader process
 

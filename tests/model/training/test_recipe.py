@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from model.recipe import Recipe, TrainingStage, parse_recipe
-from tests.model.training import STAGE
+from model.training.recipe import Recipe, TrainingStage, parse_recipe
+from tests.model.training.small_training import STAGE
 
 
 def test_a_saved_recipe_reads_back_the_same_and_missing_fields_have_their_defaults():

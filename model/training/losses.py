@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.parallel import Team
-from model.recipe import LossWeights
+from model.training.parallel import Team
+from model.training.recipe import LossWeights
 
 _ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss, as Lin et al. 2017 recommend
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import Sam2VideoModel
 
-from model import checkpoints, clip_forward, network, samples
+from model import checkpoints, network
 from model.clips import SampleConfig, sample
-from model.losses import step_losses
-from model.parallel import Team
-from model.recipe import Interaction, LossWeights
-from tests.model.training import new_model, squares
+from model.training import clip_forward, samples
+from model.training.losses import step_losses
+from model.training.parallel import Team
+from model.training.recipe import Interaction, LossWeights
+from tests.model.training.small_training import new_model, squares
 
 
 def run_of(model, how, seed=0):

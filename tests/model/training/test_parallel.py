@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.distributed.distributed_c10d import Backend, BackendConfig
 
-from model import parallel, run_state, trainer
-from model.parallel import Team
-from tests.model.training import ROOT, STAGE, TOGETHER, coming_and_going, doubled, new_model, train
+from model.training import parallel, run_state, trainer
+from model.training.parallel import Team
+from tests.model.training.small_training import ROOT, STAGE, TOGETHER, coming_and_going, doubled, new_model, train
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -29,7 +29,7 @@ def test_two_processes_do_what_one_does_with_the_batches_of_both(tmp_path, share
             import sys
             from pathlib import Path
             import torch
-            from tests.model.training import TOGETHER, coming_and_going, doubled, new_model, train
+            from tests.model.training.small_training import TOGETHER, coming_and_going, doubled, new_model, train
 
             torch.set_num_threads(1)
             shared = sys.argv[2] == "True"

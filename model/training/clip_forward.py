@@ -16,8 +16,8 @@ from transformers import Sam2VideoModel
 
 from model import network
 from model.network import Clicks, Decoded, FrameMemory
-from model.parallel import Team
-from model.recipe import Interaction
+from model.training.parallel import Team
+from model.training.recipe import Interaction
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
 
-from model import architecture, checkpoints, clip_forward, parallel, parameter_groups, run_state
+from model import architecture, checkpoints
 from model.clips import DrawClip
-from model.losses import step_losses
-from model.parallel import Team
-from model.recipe import Recipe, TrainingStage
-from model.samples import Batch, batches, hash_seed
+from model.training import clip_forward, parallel, parameter_groups, run_state
+from model.training.losses import step_losses
+from model.training.parallel import Team
+from model.training.recipe import Recipe, TrainingStage
+from model.training.samples import Batch, batches, hash_seed
 from storage.wording import counted
 
 MOST_LOST = 20  # consecutive steps without a finite gradient, after which a run stops

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import Sam2VideoModel
 
-from model import run_state
-from model.recipe import Recipe
-from tests.model.training import RECIPE, ROOT, STAGE, forgetful, new_model, squares, train
+from model.training import run_state
+from model.training.recipe import Recipe
+from tests.model.training.small_training import RECIPE, ROOT, STAGE, forgetful, new_model, squares, train
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
@@ -24,7 +24,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
         import os, signal, sys
         from pathlib import Path
         import torch
-        from tests.model.training import RECIPE, forgetful, squares, train
+        from tests.model.training.small_training import RECIPE, forgetful, squares, train
 
         def report(progress):
             if progress.step == 3:

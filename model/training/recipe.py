@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from model.parameter_groups import TrainedParts
+from model.training.parameter_groups import TrainedParts
 
 # Unknown fields, other types, NaN and infinity are errors.
 _CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -62,7 +62,7 @@ class TrainingStage:
     rejected: Natural = 0  # places in a single frame where people saw no object, beside its objects
     batch: Count = 2  # clips a step, in each process; or in all together, see `trainer.RunOptions`
     lr: Positive = 5e-4
-    parts: TrainedParts = "all"  # which weights change; see `model.parameter_groups`
+    parts: TrainedParts = "all"  # which weights change; see `model.training.parameter_groups`
     encoder_lr: Number | None = None  # of the image encoder; None: the same as lr; 0: the encoder is frozen
     warmup: Natural = 100  # steps
     images: Share = 0.0  # share of the steps that see single frames instead of clips

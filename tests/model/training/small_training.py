@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from model.clips import Clip
-from model.recipe import Interaction, Recipe, TrainingStage
+from model.training.recipe import Interaction, Recipe, TrainingStage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 STAGE = TrainingStage(
     "tiny", 4, 64, frames=3, objects=2, batch=1, warmup=1, interaction=Interaction(mask=0.3, correction_clicks=1)
@@ -84,7 +84,7 @@ def forgetful():
 
 def train(model, clips_of, recipe, folder, *, report=lambda progress: None, look=lambda model, step: None, **options):
     """The trainer in this process alone; `options` are those of RunOptions."""
-    from model import trainer
+    from model.training import trainer
 
     chosen = trainer.RunOptions(workers=0, **options)
     return trainer.train(model, clips_of, recipe, folder, chosen, report=report, look=look)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from model import architecture, checkpoints, run_state, trainer
-from model.recipe import Interaction, Recipe, TrainingStage
-from tests.model.training import RECIPE, STAGE, new_model, squares, tiny_shape, train
+from model import architecture, checkpoints
+from model.training import run_state, trainer
+from model.training.recipe import Interaction, Recipe, TrainingStage
+from tests.model.training.small_training import RECIPE, STAGE, new_model, squares, tiny_shape, train
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
 
-from model.recipe import Recipe, parse_recipe
+from model.training.recipe import Recipe, parse_recipe
 from storage.errors import first_line
 from storage.whole_files import complete
 
