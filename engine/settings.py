@@ -231,7 +231,8 @@ class RoundSettings(Section):
     min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
     # training steps; None: four a masklet, within bounds, as `steps_for` in engine/rounds/recipes.py says
     steps: int | None = Field(None, ge=1)
-    lr: float = Field(1e-4, gt=0)  # peak learning rate
+    # peak learning rate; None: 3e-4 if `model.checkpoint` is micro, else 5e-6, see `lr_for` in engine/rounds/recipes.py
+    lr: float | None = Field(None, gt=0)
     image_size: int | None = Field(None, ge=32, multiple_of=32)  # px; None: the checkpoint's
     # CPU threads of torch in a round, of all its processes on this machine; None: model.threads in each
     threads: int | None = Field(None, ge=1)

@@ -97,12 +97,7 @@ def settings(folder: Path) -> Settings:
         model=ModelSettings(checkpoint="micro", device="cpu", threads=1, embeddings_gib=0.25),
         queue=QueueSettings(port=free_port()),
         review=ReviewSettings(phase="3", select=True, held_out_by_hand=True),
-        rounds=RoundSettings(
-            min_new_masklets=NEVER,
-            steps=STEPS,
-            lr=3e-4,
-            threads=THREADS,
-        ),
+        rounds=RoundSettings(min_new_masklets=NEVER, steps=STEPS, threads=THREADS),
         campaign=CampaignSettings(phases=()),
         airflow=AirflowSettings(
             port=free_port(), parallelism=2, gpu_slots=2, ingest_every_s=3600, reconcile_every_s=300

@@ -96,6 +96,11 @@ QUICK = Recipe(
 # (benchmarks/results/pond-steps.json). On cells, 300 masklets gave 68.5 in 150 steps and 73.8 in 600.
 LEAST_STEPS, STEPS_A_MASKLET, MOST_STEPS = 600, 4, 10_000
 
+# A round's peak learning rate. `micro` learns new domains with 3e-4, the rate of the experiment and the demo. Published
+# checkpoints have seen far more than a round shows them, and a high rate would undo that: 5e-6 is the rate of the
+# released configuration for fine-tuning (sam2.1_hiera_b+_MOSE_finetune.yaml). It was not measured here.
+MICRO_LR, PUBLISHED_LR = 3e-4, 5e-6
+
 IMAGES_AMONG_CLIPS = 0.3  # share of a round's steps after the single frames that see single frames again
 
 #: `full`: the model of phase 3, as SAM 2.1 was trained on video: clips of 8 frames, then clips of 16 frames of the most
@@ -172,6 +177,14 @@ def fitted(
 def steps_for(masklets: int) -> int:
     """Training steps of a round on this many masklets, unless the settings or its caller say another number."""
     return min(max(LEAST_STEPS, STEPS_A_MASKLET * masklets), MOST_STEPS)
+
+
+def lr_for(*, micro: bool) -> float:
+    """Peak learning rate of a round, unless the settings or its caller say another one.
+
+    micro: whether the rounds began with `micro`.
+    """
+    return MICRO_LR if micro else PUBLISHED_LR
 
 
 def of_round(begun: Round, image_size: int) -> Recipe:

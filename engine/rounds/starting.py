@@ -151,6 +151,7 @@ def _round(s: Services, release: Release, budget: Budget = Budget()) -> Round:  
     """The round that would start now."""
     parent, chosen = s.checkpoint(), s.settings.rounds
     masklets = _count(release, "train")
+    of_micro = s.settings.model.checkpoint == MICRO
     pinned = Round(
         round_id="",
         number=parent.round + 1,
@@ -159,7 +160,7 @@ def _round(s: Services, release: Release, budget: Budget = Budget()) -> Round:  
         parent_key=parent.key,
         parent_round=parent.round,
         steps=next(n for n in (budget.steps, chosen.steps, recipes.steps_for(masklets)) if n is not None),
-        lr=chosen.lr if budget.lr is None else float(budget.lr),
+        lr=next(float(x) for x in (budget.lr, chosen.lr, recipes.lr_for(micro=of_micro)) if x is not None),
         seed=budget.seed,
         image_size=chosen.image_size,
         masklets=masklets,
@@ -168,7 +169,7 @@ def _round(s: Services, release: Release, budget: Budget = Budget()) -> Round:  
         min_videos=chosen.min_videos,
         max_slice_loss=chosen.max_slice_loss,
         max_forgotten=chosen.max_forgotten,
-        general=chosen.general or (MICRO if s.settings.model.checkpoint == MICRO else None),
+        general=chosen.general or (MICRO if of_micro else None),
         replay=chosen.replay,
         parts=budget.parts or chosen.parts,
         rejected=chosen.rejected,

@@ -153,6 +153,20 @@ def test_the_steps_of_a_round_are_the_callers_or_the_settings_or_follow_from_the
         assert record.start_of(s, starting.start(s, true_release.name)).steps == settings.rounds.steps == 2
 
 
+@pytest.mark.parametrize(("checkpoint", "rate"), [("micro", 3e-4), ("facebook/sam2.1-hiera-tiny", 5e-6)])
+def test_the_learning_rate_follows_from_the_checkpoint_that_the_rounds_began_with(
+    settings, true_release, checkpoint, rate
+):
+    began = settings.model.model_copy(update={"checkpoint": checkpoint})
+    rounds = settings.rounds.model_copy(update={"lr": None})
+    with connect(settings.model_copy(update={"model": began, "rounds": rounds})) as s:
+        assert record.start_of(s, starting.start(s, true_release.name)).lr == rate
+        asked = starting.start(s, true_release.name, starting.Budget(lr=2e-5))
+        assert record.start_of(s, asked).lr == 2e-5
+    with connect(settings) as s:
+        assert record.start_of(s, starting.start(s, true_release.name)).lr == settings.rounds.lr == 1e-5
+
+
 def test_more_masklets_get_more_steps_within_bounds():
     wanted = {n: recipes.steps_for(n) for n in (1, 50, 200, 2_000, 643_000)}
     assert list(wanted.values()) == sorted(wanted.values())
