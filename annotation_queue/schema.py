@@ -160,7 +160,7 @@ HAS_OBJECT = tickets.c.object_id.is_not(None)
 Index("tickets_of_object", tickets.c.object_id, sqlite_where=HAS_OBJECT, postgresql_where=HAS_OBJECT)
 
 
-# The lists of leads, each in the order of `tickets/browsing.py`: one index for each thing that a list can be about.
+# The lists of leads, each in the order of `leads/browsing.py`: one index for each thing that a list can be about.
 HAS_REASONS = tickets.c.reasons != literal_column("''")
 
 HAS_LABEL = tickets.c.label.is_not(None)

@@ -13,10 +13,10 @@ from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.overseeing import MOST_TICKETS, AnId
 from annotation_queue.api.sent import Sent
 from annotation_queue.errors import QueueError
+from annotation_queue.leads.overseeing import ActResult
 from annotation_queue.records import Comment, NewComment, Person
 from annotation_queue.rules import MAX_FRAME_IDX, check_comment
 from annotation_queue.tickets import comments, shown
-from annotation_queue.tickets.overseeing import ActResult
 from storage.records import content_id
 
 router = APIRouter(tags=["comments"])

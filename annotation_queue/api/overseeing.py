@@ -13,12 +13,12 @@ from annotation_queue.api.backend import Backend, Queue
 from annotation_queue.api.sent import Sent
 from annotation_queue.api.tickets import Closed, CloseKept
 from annotation_queue.errors import NotAllowed
+from annotation_queue.leads.acts import MOST_PRIORITY, Act, Action
+from annotation_queue.leads.browsing import CardPage, Order, Wanted
+from annotation_queue.leads.history import History
+from annotation_queue.leads.overseeing import ActResult, Overseeing
 from annotation_queue.records import Kind, Person, Reason, State
 from annotation_queue.rules import ID_LENGTH, ID_PATTERN, MAX_FRAME_IDX
-from annotation_queue.tickets.acts import MOST_PRIORITY, Act, Action
-from annotation_queue.tickets.browsing import CardPage, Order, Wanted
-from annotation_queue.tickets.history import History
-from annotation_queue.tickets.overseeing import ActResult, Overseeing
 from storage.records import Operation, Verdict
 
 router = APIRouter(tags=["leads"])
@@ -31,7 +31,7 @@ Share = Annotated[float | None, Query(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class ActBody:
-    """An act on tickets; the same act_id again gives the same results. See `tickets/acts.py` for what each needs."""
+    """An act on tickets; the same act_id again gives the same results. See `leads/acts.py` for what each needs."""
 
     act_id: AnId
     action: Action

@@ -26,12 +26,13 @@ from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, 
 from annotation_queue import audit, schema
 from annotation_queue.database import Database, insert_missing, insert_new
 from annotation_queue.errors import LoginRefused, NotAllowed, NotLoggedIn, WrongPassword
+from annotation_queue.leads import acts
 from annotation_queue.people.attempts import Attempts
 from annotation_queue.projects import Projects, check_may_manage, knows
 from annotation_queue.records import Account, AuditEntry, Person, Role, Scope, Token
 from annotation_queue.rules import ID_LENGTH, check_id
 from annotation_queue.schema import credentials, people
-from annotation_queue.tickets import acts, sight
+from annotation_queue.tickets import sight
 
 if TYPE_CHECKING:
     from annotation_queue.people.oidc import Vouched

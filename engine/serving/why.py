@@ -112,7 +112,7 @@ def _refused(s: Services, batch_id: str) -> tuple[RefusedRows, ...]:
 
 
 def _tickets(tickets: TicketStore | None, batch_id: str, now: float) -> BatchTickets | None:
-    from annotation_queue.tickets import standing
+    from annotation_queue.leads import standing
 
     if tickets is None:
         return None

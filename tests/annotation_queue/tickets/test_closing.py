@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from annotation_queue.errors import NoSuchBatch, NotAllowed, TooLate
+from annotation_queue.leads.acts import Act, Action
+from annotation_queue.leads.overseeing import Overseeing
 from annotation_queue.records import NewGold, Reason, SettledVideos
 from annotation_queue.tickets import closing
-from annotation_queue.tickets.acts import Act, Action
-from annotation_queue.tickets.overseeing import Overseeing
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, LEA, VERA, claim, finish, new_id, with_policy
 from tests.annotation_queue.synthetic_queue import candidate, track_ticket, verify_tickets

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from annotation_queue.errors import LeaseLost, TakenBack
+from annotation_queue.leads.overseeing import Overseeing
 from annotation_queue.records import Kind
 from annotation_queue.tickets import operations
-from annotation_queue.tickets.overseeing import Overseeing
 from storage.records import Verdict
 from tests.annotation_queue.annotators import ANN, LEA, VERA, VICTOR, claim, outcome, prompt, to_track
 from tests.annotation_queue.synthetic_queue import candidate, corrected, verify_tickets

@@ -10,12 +10,12 @@ import pytest
 
 from annotation_queue import projects
 from annotation_queue.errors import LeaseLost, NoSuchBatch, NoSuchOntology, NoSuchTicket, NotAllowed
+from annotation_queue.leads.acts import Act, Action
+from annotation_queue.leads.browsing import Order, Wanted
+from annotation_queue.leads.overseeing import Overseeing
 from annotation_queue.projects import Projects
 from annotation_queue.records import Kind, NewGold, NewTicket, Person, Reason, Role, State
-from annotation_queue.tickets.acts import Act, Action
-from annotation_queue.tickets.browsing import Order, Wanted
 from annotation_queue.tickets.ontologies import Ontologies
-from annotation_queue.tickets.overseeing import Overseeing
 from storage.ontology import ObjectClass, Ontology
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (

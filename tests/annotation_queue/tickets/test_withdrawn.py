@@ -7,9 +7,9 @@ import json
 import pytest
 
 from annotation_queue.errors import LeaseLost, NoSuchBatch, NoSuchVideo, TooLate
+from annotation_queue.leads.history import read
 from annotation_queue.records import NewGold, Reason
 from annotation_queue.tickets import withdrawn
-from annotation_queue.tickets.history import read
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     ANN,

@@ -11,11 +11,11 @@ from sqlalchemy import event, insert, select
 
 from annotation_queue import schema
 from annotation_queue.database import Database
+from annotation_queue.leads import browsing
+from annotation_queue.leads.acts import Act, Action
+from annotation_queue.leads.browsing import Order, Wanted
+from annotation_queue.leads.overseeing import Overseeing
 from annotation_queue.records import Kind, Reason, State
-from annotation_queue.tickets import browsing
-from annotation_queue.tickets.acts import Act, Action
-from annotation_queue.tickets.browsing import Order, Wanted
-from annotation_queue.tickets.overseeing import Overseeing
 from annotation_queue.tickets.store import TicketStore
 from storage import rle
 from storage.records import Verdict

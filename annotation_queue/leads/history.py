@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, select
 from annotation_queue import schema
 from annotation_queue.draft import Version
 from annotation_queue.errors import NoSuchTicket
+from annotation_queue.leads.browsing import Card, to_card
 from annotation_queue.records import AuditEntry, Reason
-from annotation_queue.tickets.browsing import Card, to_card
 from annotation_queue.tickets.rows import to_operation, to_reasons
 from annotation_queue.versions import versions_of
 from storage.records import Operation, Verdict

@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from annotation_queue import schema
 from annotation_queue.errors import NotAllowed, TakenBack, TooLate
+from annotation_queue.leads.acts import Act, Action
+from annotation_queue.leads.overseeing import Overseeing
 from annotation_queue.people.accounts import Accounts
 from annotation_queue.records import Kind, NewGold, Person, Reason, Role, State
-from annotation_queue.tickets.acts import Act, Action
-from annotation_queue.tickets.overseeing import Overseeing
 from storage.records import Verdict
 from tests.annotation_queue.annotators import (
     AMY,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from annotation_queue.errors import NoSuchBatch
+from annotation_queue.leads import standing
 from annotation_queue.records import Kind, State
-from annotation_queue.tickets import standing
 from storage.records import Verdict
 from tests.annotation_queue.annotators import VERA, claim, finish
 from tests.annotation_queue.synthetic_queue import verify_tickets

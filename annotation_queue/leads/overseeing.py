@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from annotation_queue.errors import QueueError
+from annotation_queue.leads import acts, browsing, history
+from annotation_queue.leads.acts import Act
+from annotation_queue.leads.browsing import CardPage, Wanted
+from annotation_queue.leads.history import History
 from annotation_queue.records import Person
-from annotation_queue.tickets import acts, browsing, history, kept, leases, sight
-from annotation_queue.tickets.acts import Act
-from annotation_queue.tickets.browsing import CardPage, Wanted
-from annotation_queue.tickets.history import History
+from annotation_queue.tickets import kept, leases, sight
 from annotation_queue.tickets.store import TicketStore
 from storage.records import Operation
 
