@@ -65,7 +65,7 @@ PEOPLE = (
 THREADS = 2  # CPU threads of what works alone: the round, and this process, which tracks for the annotators
 STEPS = 150  # of the round: a quarter of what a round has at least by default, so that the demo takes few minutes
 NEVER = 1_000_000  # new masklets: the demo starts its round itself, and no other one
-STAGE_LIMIT_S = 900.0
+STAGE_LIMIT_S = 3600.0  # a round took ten minutes beside other work; a DAG that fails is noticed at once
 MARK = ".masklets-demo"  # this file marks a folder as a demo's
 LOOK_S = 3.0  # between requests to Airflow while a stage is awaited
 
