@@ -39,8 +39,8 @@ SMALL_PX, SMALL_MAX_OVERLAP = 256, 0.5  # models up to this input size, and the 
 SMALL_MIN_AGREEMENT = 0.55  # of these models: a mask that no other click agrees or disagrees with has 0.5
 NOT_COMPARED = "the candidates are not compared with the checkpoint before: %s"
 LATE_AGREEMENT = 0.05  # so much more for an object that enters late: it gets several chances to be found
-# Small models search again after smaller changes of the picture (see SearchConfig). Their searches cost little, and find
-# more late objects so: 14 of 59 instead of 13 on clips 100 to 123 of benchmarks/auto_masklets.py.
+# Small models search again after smaller changes of the picture (see SearchConfig). Their searches cost little, and
+# find more late objects so: 14 of 59 instead of 13 on clips 100 to 123 of benchmarks/auto_masklets.py.
 SMALL_CHANGE_JUMP, SMALL_UNCOVERED_JUMP = 2.0, 0.04
 
 
