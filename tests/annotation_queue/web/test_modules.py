@@ -139,5 +139,5 @@ def refusing_stages() -> set[str]:
 
 def test_the_page_names_every_stage_that_refuses_something():
     table = (WEB / "leads/quarantine.js").read_text().partition("const STAGES = {")[2].partition("};")[0]
-    named = re.findall(r'(\w+): "', table)
+    named = re.findall(r'([\w-]+)"?: "', table)
     assert set(named) == refusing_stages() and len(named) == len(set(named)) > 4

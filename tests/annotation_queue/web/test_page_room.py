@@ -35,7 +35,7 @@ def test_the_page_fills_the_screen_and_leaves_it(verifying):
     page = verifying()
     page.press("Shift+F")
     page.until(lambda: page.tab.evaluate("document.fullscreenElement === document.documentElement"))
-    assert page.tab.get_attribute("#full-screen", "aria-pressed") == "true"
+    page.until(lambda: page.tab.get_attribute("#full-screen", "aria-pressed") == "true")
     page.tab.click("#full-screen")
     page.until(lambda: page.tab.evaluate("document.fullscreenElement === null"))
     page.until(lambda: page.tab.get_attribute("#full-screen", "aria-pressed") == "false")
