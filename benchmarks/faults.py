@@ -98,7 +98,7 @@ class Size:
 
 
 FULL = Size(videos=200, batch=20, workers=4, kills=50, timeout_s=4, bad_inputs=1000, trainer_kills=4, outage_s=60)
-QUICK = Size(videos=10, batch=5, workers=3, kills=5, timeout_s=1, bad_inputs=520, trainer_kills=0, outage_s=0)
+QUICK = Size(videos=6, batch=3, workers=3, kills=3, timeout_s=1, bad_inputs=240, trainer_kills=0, outage_s=0)
 
 
 @dataclass(frozen=True)
