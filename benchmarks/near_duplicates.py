@@ -19,6 +19,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -32,6 +33,7 @@ from engine.settings import Settings
 from engine.synthetic import video_files
 from engine.synthetic.domains.catalogue import DOMAINS, HELD_OUT
 from engine.synthetic.domains.drawing import Size
+from model.clips import Clip
 from storage.videos.normalise import Limits, normalise
 
 Frames = list[np.ndarray]
@@ -174,6 +176,11 @@ def crowd_ratio(videos: int) -> float:
     return search_ms(alike, *new) / search_ms(unlike, *new)
 
 
+def _held_out(render: Callable[[int, Size], Clip], number: int) -> Clip:
+    """A held-out clip of a domain."""
+    return render(HELD_OUT + number, Size(frames=120))
+
+
 def main() -> None:
     """Measures, prints a line for each way, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -185,7 +192,7 @@ def main() -> None:
         folder, scratch = args.videos or Path(temporary) / "videos", Path(temporary)
         if args.videos is None:
             for name, domain in DOMAINS.items():
-                draw = lambda n, render=domain.render: render(HELD_OUT + n, Size(frames=120))  # noqa: E731
+                draw = partial(_held_out, domain.render)
                 for path in video_files.write_clips(scratch / name, draw, range(1 if args.quick else 3)):
                     folder.mkdir(exist_ok=True)
                     path.rename(folder / f"{name}-{path.name}")

@@ -1,4 +1,4 @@
-"""Processes that are killed while they work: each takes jobs, and whoever started it starts it again.
+"""Worker processes that the benchmark kills: each one takes jobs, and after a kill a new one takes its place.
 
 A `Crew` hands jobs to its processes, as Airflow's scheduler does: a job whose process died, or that failed with an
 error, is given to the next free process. A `Killer` sends SIGKILL at random moments of the work.

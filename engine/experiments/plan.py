@@ -31,7 +31,7 @@ class Plan:
     lr: float = 3e-4
     seed: int = 1
     # the rule of `steps_for`, which holds where steps is None: results under another rule cannot be compared
-    round_steps: tuple[int, int, int] = (recipes.LEAST_STEPS, recipes.STEPS_A_MASKLET, recipes.MOST_STEPS)
+    round_steps: tuple[int, int, int] = recipes.STEPS_RULE
 
     def clip_seed(self, number: int) -> int:
         """The seed of a clip for training. Its number says which batch shows it: see `loops`."""
@@ -42,10 +42,7 @@ class Plan:
 
         Half of a round's clips are replayed or show rejected candidates.
         """
-        if self.steps is not None:
-            return self.steps
-        least, each, most = self.round_steps
-        return min(max(least, each * masklets), most) // 2
+        return recipes.steps_for(masklets, self.round_steps) // 2 if self.steps is None else self.steps
 
 
 FULL = Plan(

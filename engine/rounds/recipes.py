@@ -94,7 +94,8 @@ QUICK = Recipe(
 # made by people). A round also replays the general set, learns from rejected candidates and sees single frames, so only
 # a third of its steps have such clips: rounds of 150 steps gave 37 and 38, and rounds of 300 gave 39 and 37
 # (benchmarks/results/pond-steps.json). On cells, 300 masklets gave 68.5 in 150 steps and 73.8 in 600.
-LEAST_STEPS, STEPS_A_MASKLET, MOST_STEPS = 600, 4, 10_000
+LEAST_STEPS, MOST_STEPS = 600, 10_000
+STEPS_RULE = (LEAST_STEPS, 4, MOST_STEPS)  # four steps a masklet, within these bounds
 
 # A round's peak learning rate. `micro` learns new domains with 3e-4, the rate of the experiment and the demo. Published
 # checkpoints have seen far more than a round shows them, and a high rate would undo that: 5e-6 is the rate of the
@@ -174,9 +175,13 @@ def fitted(
         raise ValueError(first_problem(error)) from error
 
 
-def steps_for(masklets: int) -> int:
-    """Training steps of a round on this many masklets, unless the settings or its caller say another number."""
-    return min(max(LEAST_STEPS, STEPS_A_MASKLET * masklets), MOST_STEPS)
+def steps_for(masklets: int, rule: tuple[int, int, int] = STEPS_RULE) -> int:
+    """Training steps of a round on this many masklets, unless the settings or its caller say another number.
+
+    rule: the least steps, the steps a masklet, the most steps.
+    """
+    least, each, most = rule
+    return min(max(least, each * masklets), most)
 
 
 def lr_for(*, micro: bool) -> float:
