@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -149,26 +150,27 @@ def truths(blobs: Blobs, video: Video) -> list[Masklet]:
     return sav.from_sav(annotation, video=video, source_s=source_times(blobs, video.video_id))
 
 
-def commit(s: Services, uris: set[str], others: bool = True) -> tuple[list[str], list[Video]]:
+def commit(s: Services, uris: set[str], only: AbstractSet[str] | None = None) -> tuple[list[str], list[Video]]:
     """Commits every admitted video that is not committed yet, and marks its batch.
 
     The videos from `uris` become batches of at most `ingest.batch_videos` of their project. Videos that a killed run
     over another source left become other batches, and so do an import's, and those of another project: each batch is
     later treated as a whole.
-    others: False commits those from `uris` only, because other processes are about to commit the others. A batch that
-    a killed run has begun with them is completed: otherwise they would become several batches.
+    only: ids of the videos to commit; None: all that wait. With it, the videos that other processes are about to commit
+    cost nothing. A batch that a killed run has begun with some of them is completed: otherwise they would become
+    several batches.
     Returns the ids of the batches, those from `uris` last, and the videos. Its cost follows these videos, not those
     that were committed before.
     """
     made, done = list[str](), list[Video]()
     begun, waiting = _uncommitted(s.blobs)
-    while begun := [batch_id for batch_id in begun if others or _is_from(s.blobs, batch_id, uris)]:
+    while begun := [batch_id for batch_id in begun if only is None or _asks_for(s.blobs, batch_id, only)]:
         for batch_id in begun:
             made.append(batch_id)
             done += _finish(s, batch_id)
         begun, waiting = _uncommitted(s.blobs)
     records = []
-    for video_id in waiting:
+    for video_id in waiting if only is None else sorted(only & set(waiting)):
         if s.blobs.exists(_committed(video_id)):  # another process wrote its bytes again, and has not noticed yet
             s.blobs.delete(_waiting(video_id))
         elif (record := read_record(s.blobs, video_id)) is not None:
@@ -176,9 +178,8 @@ def commit(s: Services, uris: set[str], others: bool = True) -> tuple[list[str],
     imported = {r.video_id for r in records if s.blobs.exists(f"{folder(r.video_id)}/imported")}
     groups: dict[tuple[bool, bool, str], list[Video]] = {}  # (from these uris, imported, project)
     for r in records:
-        if others or r.source_uri in uris:
-            kind = (r.source_uri in uris, r.video_id in imported, _project_of(s.blobs, r.video_id))
-            groups.setdefault(kind, []).append(r)
+        kind = (r.source_uri in uris, r.video_id in imported, _project_of(s.blobs, r.video_id))
+        groups.setdefault(kind, []).append(r)
     for (_, of_import, project), group in sorted(groups.items(), key=lambda item: item[0]):
         size = _ingest_of(s, project).batch_videos
         for first in range(0, len(group), size):
@@ -220,14 +221,13 @@ def _uncommitted(blobs: Blobs) -> tuple[list[str], list[str]]:
     return [Path(key).stem for key in keys if key.endswith(".json")], videos
 
 
-def _is_from(blobs: Blobs, batch_id: str, uris: set[str]) -> bool:
-    """Whether a batch that was begun is of videos from `uris`: all its videos are, or none."""
+def _asks_for(blobs: Blobs, batch_id: str, video_ids: AbstractSet[str]) -> bool:
+    """Whether a batch that was begun asks for one of these videos."""
     try:
-        splits = read_json(blobs, _begun(batch_id)).get("splits")
+        sides = read_json(blobs, _begun(batch_id)).get("splits")
     except BlobMissing:  # its process has completed it
         return False
-    record = read_record(blobs, min(splits)) if isinstance(splits, dict) and splits else None
-    return record is not None and record.source_uri in uris
+    return isinstance(sides, dict) and not video_ids.isdisjoint(sides)
 
 
 def _begin(s: Services, records: Sequence[Video], imported: bool, project: str) -> str:

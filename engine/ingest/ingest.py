@@ -320,7 +320,8 @@ def _judge_piece(
     results = _judge_all(by, new, kills, acts, advance)
     refused = [result.refused for result in results if result.refused]
     quarantined = quarantine(s, refused)
-    batch_ids, videos = admitted.commit(s, {file.uri for file in new}, others=False)
+    ours = {result.video.video_id for result in results if result.video}
+    batch_ids, videos = admitted.commit(s, {file.uri for file in new}, only=ours)
     for file, result in zip(new, results, strict=True):
         if kills[file.file_id] and not result.again:  # before the mark: a release that follows must not meet them
             attempts.forget(s.blobs, "ingest", file.file_id)

@@ -59,16 +59,13 @@ class FileResult:
     """What became of a file."""
 
     outcome: Outcome
-    video: Video | None = None  # if it was admitted
+    video: Video | None = None  # if it was admitted, by this run or by an earlier one
     refused: Quarantined | None = None  # if it was refused
     again: bool = False  # no marker is written: the next run judges the file again
 
 
-KNOWN, IGNORED, POSTPONED = (
-    FileResult(Outcome.KNOWN),
-    FileResult(Outcome.IGNORED),
-    FileResult(Outcome.POSTPONED, again=True),
-)
+IGNORED = FileResult(Outcome.IGNORED)
+POSTPONED = FileResult(Outcome.POSTPONED, again=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,17 +313,18 @@ def _known(s: Services, file: SourceFile, first: Video) -> FileResult:
     """The same bytes were admitted before: from this address, or from another one. A row that changed is reported."""
     if first.source_uri != file.uri:
         return _refuse(file, Refusal.DUPLICATE, f"the same bytes as {first.source_uri}")
+    known = FileResult(Outcome.KNOWN, video=first)
     if file.row is None:
-        return KNOWN
+        return known
     kept = json.loads(first.source_metadata or "{}")
     late = sorted(key for key, value in _said(s.blobs, file.row).items() if str(kept.get(key)) != str(value))
     if file.row.split not in (None, first.split):
         decided = {row.split for row in s.tables.videos_by_id([first.video_id])}  # by its batch; the record is older
         late += [] if file.row.split in decided else ["split"]
     if not late:
-        return KNOWN
+        return known
     detail = f"{file.row.at}: it came after the video was admitted, so nothing changes: {', '.join(late)}"
-    return _refuse(file, Refusal.METADATA, detail)
+    return replace(_refuse(file, Refusal.METADATA, detail), video=first)
 
 
 def _normalise(

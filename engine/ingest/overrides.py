@@ -160,10 +160,10 @@ def conclude(
     def is_released_again() -> bool:
         return any(act.act_id not in known for act in releases_of(blobs, subject))
 
-    if video is not None:
-        said = f"admitted as {video.video_id}"
+    if refused is not None:
+        said = f"refused again, {refused.reason}: {refused.detail}"
     else:
-        said = "known already" if refused is None else f"refused again, {refused.reason}: {refused.detail}"
+        said = "it is no video" if video is None else f"admitted as {video.video_id}"
     blobs.write(_outcome(subject), json.dumps({"said": said}).encode())
     if is_released_again():
         return

@@ -79,13 +79,14 @@ def test_a_piece_whose_commit_is_killed_at_any_write_is_still_one_batch(s, monke
         numbers = range(3 * count, 3 * count + 3)
         assert all([write(s, number) for number in numbers])
         uris = {f"/in/{number:016x}.mp4" for number in numbers}
+        ours = {f"{number:016x}" for number in numbers}
         left[0] = count
         try:
-            admitted.commit(s, uris, others=False)
+            admitted.commit(s, uris, only=ours)
             killed = False
         except Killed:
             left[0] = -1
-            admitted.commit(s, uris, others=False)
+            admitted.commit(s, uris, only=ours)
         assert len(set.union(*(admitted.batches_of(s.blobs, f"{number:016x}") for number in numbers))) == 1
         assert list(s.blobs.keys("uncommitted/")) == []
         count += 1
@@ -186,10 +187,15 @@ def test_a_batch_has_at_most_so_many_videos(tmp_path):
         assert [len(batches.video_ids(s.blobs, b)) for b in batch_ids] == [2, 2, 1] and len(videos) == 5
 
 
-def test_a_commit_of_some_addresses_leaves_the_others_to_the_processes_that_judge_them(s):
+def test_a_commit_of_some_videos_reads_nothing_of_those_that_other_processes_are_about_to_commit(s, monkeypatch):
     for number in range(4):
         write(s, number)
-    batch_ids, videos = admitted.commit(s, {"/in/0000000000000001.mp4"}, others=False)
+    asked, read, exists = list[str](), LocalBlobs.read, LocalBlobs.exists
+    monkeypatch.setattr(LocalBlobs, "read", lambda blobs, key, *n: asked.append(key) or read(blobs, key, *n))
+    monkeypatch.setattr(LocalBlobs, "exists", lambda blobs, key: asked.append(key) or exists(blobs, key))
+    batch_ids, videos = admitted.commit(s, {"/in/0000000000000001.mp4"}, only={"0000000000000001"})
+    assert any("0000000000000001" in key for key in asked)
+    assert [key for key in asked for other in (0, 2, 3) if f"{other:016x}" in key] == []
     assert len(batch_ids) == 1 and [video.video_id for video in videos] == ["0000000000000001"]
     assert len(list(s.blobs.keys("uncommitted/videos/"))) == 3
     assert len(admitted.commit(s, set())[1]) == 3
@@ -229,8 +235,8 @@ def test_a_released_copy_and_its_original_are_on_one_side_if_the_copy_is_committ
         if begun:
             with monkeypatch.context() as patch:
                 patch.setattr(admitted, "_finish", lambda s, batch_id: [])
-                admitted.commit(s, {original}, others=False)
-        admitted.commit(s, {copy}, others=False)
+                admitted.commit(s, {original}, only={original})
+        admitted.commit(s, {copy}, only={copy})
         assert s.tables.row_count("videos") == 2 * n + 1
         admitted.commit(s, set())
         assert len({video.split for video in s.tables.videos_by_id([original, copy])}) == 1

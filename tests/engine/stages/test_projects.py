@@ -221,8 +221,8 @@ def test_a_killed_ingest_keeps_the_project_of_its_videos(settings, monkeypatch):
     """The next run, of another project, commits them as a batch of theirs."""
     with connect(settings) as s:
 
-        def commit(*_, others=True):  # others: before the first video is judged
-            if not others:
+        def commit(*_, only=None):  # None: before the first video is judged
+            if only is not None:
                 raise KeyboardInterrupt
             return [], []
 
