@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -45,14 +45,15 @@ _unsettled = set[_Mark]()  # of attempts that ended while the store did not answ
 _lock = threading.Lock()
 
 
-def killed(blobs: Blobs, stage: str, *, surely: bool = False) -> Counter[str]:
+def killed(blobs: Blobs, stage: str, among: Container[str] | None = None, *, surely: bool = False) -> Counter[str]:
     """How many workers each subject of a stage may have killed. Reads the attempts that have not ended.
 
-    surely: without those of other machines that may be at work now.
+    among: of these subjects only: the attempts of all other workers are not read.  surely: without those of other
+    machines that may be at work now.
     """
     found = Counter[str]()
     for key in blobs.keys(f"attempts/{stage}/"):
-        if _FAILED in key:
+        if _FAILED in key or (among is not None and key.split("/")[2] not in among):
             continue
         with suppress(BlobMissing):
             facts = read_json(blobs, key)

@@ -314,7 +314,7 @@ def _judge_piece(
         new = [
             file for file, done in zip(files, is_done, strict=True) if not done or overrides.is_in(released, file.uri)
         ]
-    kills = attempts.killed(s.blobs, "ingest") if new else Counter[str]()
+    kills = attempts.killed(s.blobs, "ingest", {file.file_id for file in new}) if new else Counter[str]()
     new.sort(key=lambda file: kills[file.file_id])
     acts = {file.uri: overrides.releases_of(s.blobs, file.uri) for file in new if overrides.is_in(released, file.uri)}
     results = _judge_all(by, new, kills, acts, advance)
@@ -371,7 +371,9 @@ def _judge_all(
         for file in files[len(calm) :]:
             if kills[file.file_id] < attempts.MOST:
                 results.append(pool.submit(judge_one, file).result())
-            elif (dead := attempts.killed(by.s.blobs, "ingest", surely=True)[file.file_id]) < attempts.MOST:
+            elif (
+                dead := attempts.killed(by.s.blobs, "ingest", {file.file_id}, surely=True)[file.file_id]
+            ) < attempts.MOST:
                 results.append(POSTPONED)
             else:
                 record = quarantine_record(file.uri, Refusal.KILLS_WORKER, attempts.detail(dead))

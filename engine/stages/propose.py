@@ -105,7 +105,7 @@ def _propose_videos(s: Services, batch_id: str, video_ids: Sequence[str], progre
     checkpoint = _pinned_checkpoint(s, batch_id)
     _check_words(s, batch_id)
     earlier = _earlier(s, checkpoint)
-    kills = attempts.killed(s.blobs, STAGE)
+    kills = attempts.killed(s.blobs, STAGE, {_subject(batch_id, video_id) for video_id in todo})
     suspicion = kills + attempts.failures(s.blobs, STAGE)
     problems = dict[str, Exception]()
     failed = dict[str, str]()  # the errors since the last video that succeeded

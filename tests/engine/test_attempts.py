@@ -240,6 +240,15 @@ def test_an_attempt_of_a_living_process_of_this_machine_is_no_kill(s):
     assert left(s) == []
 
 
+def test_of_the_attempts_of_other_workers_none_is_read(s, monkeypatch):
+    for subject in ("ours", "theirs"):
+        s.blobs.create(f"attempts/ingest/{subject}/1.json", b'{"host": "another", "pid": 1, "started": 1.0}')
+    read, real = [], LocalBlobs.read
+    monkeypatch.setattr(LocalBlobs, "read", lambda blobs, key: read.append(key) or real(blobs, key))
+    assert attempts.killed(s.blobs, "ingest", {"ours"}) == {"ours": 1}
+    assert read == ["attempts/ingest/ours/1.json"]
+
+
 def test_an_attempt_that_ended_while_the_store_did_not_answer_leaves_no_mark(s, monkeypatch):
     """Its process may end normally long after: the mark would count as a kill."""
 
