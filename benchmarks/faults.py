@@ -45,6 +45,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from pydantic import SecretStr
 
 from annotation_queue.client import QueueClient
 from annotation_queue.records import Kind, Reason, Role
@@ -245,7 +246,7 @@ def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str 
         def of(name: str) -> Callable[[int], Settings]:
             def settings(number: int) -> Settings:
                 own = place.settings(f"{name}-{number}", size)
-                return own.model_copy(update={"queue": own.queue.model_copy(update={"token": _secret(token)})})
+                return own.model_copy(update={"queue": own.queue.model_copy(update={"token": SecretStr(token)})})
 
             return settings
 
@@ -333,12 +334,6 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-def _secret(token: str) -> Any:
-    from pydantic import SecretStr
-
-    return SecretStr(token)
-
-
 def rows_of(settings: Settings) -> dict[str, Counter[str]]:
     """The hash of every row of each table, with how often it is there."""
     with connect(settings) as s:
@@ -380,7 +375,6 @@ def compare(quiet: Settings, stormy: Settings) -> dict[str, Any]:
 @contextmanager
 def scene(size: Size, seed: int) -> Iterator[tuple[Place, Place, Place, SpoiltBucket]]:
     """The servers and the videos: places for a quiet run, for one under faults, and for a look at the latter."""
-    CONTEXT.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="masklets-faults-") as name, moto() as honest, ExitStack() as stack:
         folder = Path(name)
         make_videos(honest, size.videos)
@@ -476,9 +470,11 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     size = QUICK if chosen.quick else FULL
-    found = under_kills(size, chosen.seed)
-    _say("bad inputs")
-    add(found, bad_inputs.try_all(CONTEXT, size.bad_inputs, chosen.seed))
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    with ThreadPoolExecutor(1) as beside:  # the bad inputs need no server and meet no kills
+        inputs = beside.submit(bad_inputs.try_all, CONTEXT, size.bad_inputs, chosen.seed)
+        found = under_kills(size, chosen.seed)
+    add(found, inputs.result())
     if size.trainer_kills:
         from benchmarks.kills import trainer
 

@@ -142,7 +142,7 @@ class PrivatePostgres:
         self.home = Path(tempfile.mkdtemp(prefix="masklets-pg-"))
         if os.geteuid() == 0:
             shutil.chown(self.home, "postgres")
-        self._run(f"{self._bin}/initdb -D {self.home}/data -U postgres -A trust -E UTF8 --locale=C")
+        self._run(f"{self._bin}/initdb -N -D {self.home}/data -U postgres -A trust -E UTF8 --locale=C")
         self.uri = f"postgresql+psycopg://postgres@/postgres?host={self.home}"
 
     def _run(self, command: str) -> None:
