@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Truth = NDArray[np.bool_]
 
 FOLDS = 5
-TREES = 100
 LEAST, LEAST_OF_EACH, LEAST_VIDEOS = 60, 10, 4  # verdicts; of each answer; videos with each answer
 
 
@@ -135,14 +134,16 @@ def _head(table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> CalibratedC
 
 
 def _classifier() -> Any:
-    """Extremely randomised trees (Geurts et al. 2006). A verifier has few examples, and these vary less than others.
+    """Logistic regression with the library's own settings. A verifier has few examples, and needs no more than that.
 
-    On the 143 candidates of the experiment on cells, AUROC is 0.86 (0.77 with boosted trees) and the calibration error
-    0.04 (0.06).
+    Chosen on 188 candidates (19 of them accepted) of cells and pond that no published figure is measured on: AUROC is
+    0.92, with extremely randomised trees 0.85; the calibration errors are 0.04 and 0.06.
     """
-    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    return ExtraTreesClassifier(TREES, min_samples_leaf=5, random_state=0)
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
 def _held_out(table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> Numbers:

@@ -32,7 +32,8 @@ from storage.dataset import increments, parts, releases
 from storage.records import content_id
 
 MOST = 20_000  # examples of one verifier, of the newest batches; more cost time and teach little
-PROOF = 2  # number of the rules of `verdicts.sure_cut`; what was proved by earlier ones decides nothing any more
+# Number of the rules of `verdicts.sure_cut` and of the classifier: what earlier ones proved decides nothing any more.
+PROOF = 3
 _ID = re.compile(r"verifier-\d{4,}-[0-9a-f]{8}")
 _FEATURES = content_id(*FEATURES, length=8)
 

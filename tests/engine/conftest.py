@@ -27,7 +27,6 @@ from engine.settings import (
 )
 from engine.stages import imports, propose
 from engine.synthetic import scene, video_files
-from engine.verifier import fitting
 from storage.dataset import releases
 from storage.formats import davis
 from storage.videos.video import FrameReader
@@ -95,12 +94,6 @@ def mlflow_tables_once(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Registry, "_client", quick)
         yield
-
-
-@pytest.fixture(autouse=True)
-def few_trees(monkeypatch):
-    """A verifier of 20 trees is fitted in a fifth of the time, and tells right from wrong nearly as well."""
-    monkeypatch.setattr(fitting, "TREES", 20)
 
 
 @pytest.fixture(scope="session")
