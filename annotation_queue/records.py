@@ -153,7 +153,7 @@ class Ticket:
     masklet_id: str | None
     phase: str
     priority: int
-    payload: str  # JSON object, as the pipeline gave it
+    payload: str  # JSON object of the pipeline; after a verdict with "pinned", see `NewTicket`
     state: State
     made_by: str | None  # the person who made the masklet; they may not verify it; None: the model
     needs_lead: bool  # a verifier was unsure, or several verifiers did not agree
@@ -275,7 +275,7 @@ class AppendResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The tickets of one pipeline run, counted."""
+    """The tickets of one batch, counted."""
 
     batch_id: str
     opened_at: float  # s since the epoch

@@ -375,6 +375,7 @@ def compare(quiet: Settings, stormy: Settings) -> dict[str, Any]:
 @contextmanager
 def scene(size: Size, seed: int) -> Iterator[tuple[Place, Place, Place, SpoiltBucket]]:
     """The servers and the videos: places for a quiet run, for one under faults, and for a look at the latter."""
+    CONTEXT.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="masklets-faults-") as name, moto() as honest, ExitStack() as stack:
         folder = Path(name)
         make_videos(honest, size.videos)
@@ -470,7 +471,7 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     size = QUICK if chosen.quick else FULL
-    CONTEXT.set_forkserver_preload(PRELOADED)
+    CONTEXT.set_forkserver_preload(PRELOADED)  # before the first process
     with ThreadPoolExecutor(1) as beside:  # the bad inputs need no server and meet no kills
         inputs = beside.submit(bad_inputs.try_all, CONTEXT, size.bad_inputs, chosen.seed)
         found = under_kills(size, chosen.seed)

@@ -1,4 +1,4 @@
-"""Publishes collected batches and increments of batches: checks, one commit and one release for each.
+"""Publishes collected batches and increments of batches: checks, one commit to each table, and one release for each.
 
 Woken by `collected`. Batches are published one after the other: there is only one committer.
 """

@@ -5,7 +5,8 @@
 
 An attempt ends with a result, an error or a polite stop (Ctrl-C, SIGTERM). What is left belongs to an attempt that runs
 now, or to one whose process was killed: out of memory, a crash in a decoder, a power cut. A process of this machine
-that lives is not counted. Of a process of another machine nobody knows, for an hour. Knows no video and no model.
+that lives is not counted. Whether a process of another machine lives cannot be seen: it counts as killed at once, or,
+where a false suspicion would cost the video, after an hour. Knows no video and no model.
 """
 
 from __future__ import annotations

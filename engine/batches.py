@@ -1,8 +1,8 @@
 """Batches: which videos each one has, and how far it has come.
 
-A batch is the videos of one ingest run. Each stage marks a batch with a create-only JSON file after its own work is
-durable. A batch is pending for a stage if the stage before has marked it and this stage has not. Every stage asks here
-what there is to do, so a lost event costs time and never work.
+A batch is some videos of one project that were admitted together; an ingest run may make several. Each stage marks a
+batch with a create-only JSON file after its own work is durable. A batch is pending for a stage if the stage before has
+marked it and this stage has not. Every stage asks here what there is to do, so a lost event costs time and never work.
 
     batches/<batch_id>/<stage>.json
     open/<batch_id>/<stage>             empty: copies of these marks, until the batch is published

@@ -1,8 +1,9 @@
 """All settings in one frozen object: from the environment (`MASKLETS_…`), a TOML file, or the defaults.
 
-Only `services.py`, `serving/` and the command line read it; everything else takes plain arguments. Two underscores name
-a nested field: `MASKLETS_STORAGE__ROOT=s3://bucket/prefix`, in `masklets.toml`: `[storage] root = "…"`. The environment
-wins over the file. An unknown setting is an error in both.
+What works on a store reads them from `Services.settings`. The rooms beside `engine/` know no settings and take plain
+arguments; only the queue's rules are a section here, too (`QueuePolicy`). Two underscores name a nested field:
+`MASKLETS_STORAGE__ROOT=s3://bucket/prefix`, in `masklets.toml`: `[storage] root = "…"`. The environment wins over the
+file. An unknown setting is an error in both.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class IngestSettings(Section):
     max_s: float = Field(14400.0, gt=0)  # longest video, seconds: memory does not grow with the length
     min_side_px: int = Field(64, ge=16)  # of the shorter side
     max_side_px: int = Field(4096, ge=64)  # of the longer side
-    held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos in val, that no model is trained on
-    test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test: neither trained on nor measured by rounds
+    held_out_share: float = Field(0.2, ge=0, lt=1)  # share of the videos in val: rounds are measured on them
+    test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test: rounds measure nothing on them
     # columns of metadata.csv or metadata.parquet; the first that a video has decides its split: no author is in two
     split_by: tuple[str, ...] = ("author", "place")
     workers: int = Field(2, ge=1)  # videos normalised at the same time
@@ -129,7 +130,8 @@ class ModelSettings(Section):
 
     checkpoint: str = "micro"  # a name, a hub name such as facebook/sam2.1-hiera-tiny, or a folder
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
-    # bfloat16 is faster on GPUs and on CPUs with AMX, and changes masks a little; training is always in float32
+    # bfloat16 is faster on GPUs and on CPUs with AMX, and changes masks a little. Training ignores this: weights and
+    # losses are float32, and on a GPU the model computes in bfloat16
     dtype: Literal["float32", "bfloat16"] = "float32"
     registry_uri: str | None = None  # MLflow tracking server and registry; None: SQLite in `home`
     embeddings_gib: float = Field(2.0, gt=0)  # GiB of cached frame embeddings; one takes 16 MiB at 1024 px, 1 at 256
@@ -228,7 +230,7 @@ class CheckSettings(Section):
 class RoundSettings(Section):
     """When a retraining round starts by itself, and its budget."""
 
-    min_new_masklets: int = Field(200, ge=1)  # accepted since the last round
+    min_new_masklets: int = Field(200, ge=1)  # published ones of the split train, since the last round
     # training steps; None: four a masklet, within bounds, as `steps_for` in engine/rounds/recipes.py says
     steps: int | None = Field(None, ge=1)
     # peak learning rate; None: 3e-4 if `model.checkpoint` is micro, else 5e-6, see `lr_for` in engine/rounds/recipes.py
@@ -246,7 +248,7 @@ class RoundSettings(Section):
     min_gain: float = Field(0.0, ge=0, le=100)
     min_masklets: int = Field(10, ge=1)  # held-out masklets to measure on
     min_videos: int = Field(3, ge=2)  # of these masklets
-    max_slice_loss: float = Field(5.0, ge=0, le=100)  # of small, fast, hidden or late objects
+    max_slice_loss: float = Field(5.0, ge=0, le=100)  # of a group of masklets, see engine/protocols/slices.py
     max_forgotten: float = Field(10.0, ge=0, le=100)  # on the general set, by all rounds together
     # "person": a person must approve a checkpoint that passed the gate, in Airflow or by `masklets rounds approve`
     approval: Literal["none", "person"] = "none"

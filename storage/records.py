@@ -46,7 +46,7 @@ class Refusal(StrEnum):
 class Video:
     """An admitted video, normalised to constant 24 fps H.264."""
 
-    video_id: str  # content_id of the source's bytes
+    video_id: str  # the first 16 hex digits of source_sha256
     source_uri: str
     source_sha256: str
     video_key: str  # blob of the normalised file
@@ -60,7 +60,7 @@ class Video:
     variable_rate: bool  # the source's frame intervals differed
     rotation: int  # degrees that were applied, clockwise
     split: str  # "train", "val" or "test": a video never changes side
-    batch_id: str  # the ingest run that admitted it
+    batch_id: str  # that has the video for ever; "" until it is committed
     truth_key: str | None = None  # blob of an SA-V JSON with ground truth, if the source has one
     source_name: str | None = None  # of an imported video: its id in its dataset
     source_metadata: str | None = None  # JSON object of what its dataset or the table beside it says about it
@@ -135,7 +135,7 @@ class Operation:
     video_id: str
     masklet_id: str  # the masklet that the ticket was about
     person: str
-    kind: str  # "prompt", "stroke", "propagate", "undo", "verdict", "submit", "unsubmit"
+    kind: str  # one of OPERATION_KINDS in annotation_queue/rules.py, or "verdict", "submit", "unsubmit"
     frame_idx: int | None
     payload: str  # JSON
     created_at: str  # ISO 8601, UTC

@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ SCALARS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(),
     st.text(max_size=8),
-    st.sampled_from([[], {}, [[]], [None], "", "0", 10**400, -1]),
+    st.sampled_from([[], {}, [[]], [None], "", "0", 10**400, -1]).map(deepcopy),  # what is drawn is edited later
 )
 
 

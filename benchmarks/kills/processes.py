@@ -208,7 +208,10 @@ class Killer:
             os.kill(pid, signal.SIGCONT)
             self.tally.spared += 1
             return False
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # somebody else has ended it, such as its crew
+            return False
         self.tally.kills[role] += 1
         self.tally.most_lost = max(self.tally.most_lost, len(mine))
         return True

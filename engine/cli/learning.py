@@ -161,7 +161,7 @@ def rollback(
     if as_json:
         console.print_json(done)
     else:
-        console.out.print(f"{done.serving} serves again; withdrawn: {', '.join(done.withdrawn)}")
+        console.out.print(f"{done.serving} serves again; promotions taken back: {', '.join(done.taken_back)}")
 
 
 Round = Annotated[str, typer.Argument(help="The id of a round that waits for approval.")]
@@ -274,7 +274,7 @@ def _round_row(link: Link) -> tuple[str, ...]:
         gate = SAID_OF[link.state]
     else:
         gate = "promoted" if result.promoted else "; ".join(result.reasons)
-        gate += ", withdrawn" if link.withdrawn else ""
+        gate += ", taken back" if link.taken_back else ""
     return (
         begun.round_id,
         begun.release,

@@ -305,7 +305,8 @@ def _judge_piece(
     """Judges files, commits the admitted videos, and marks the files. Files that are marked meanwhile are unchanged.
 
     advance: called with each file that was judged. reported: addresses of videos that are in another report.
-    A file that a killed run has not marked is judged again.
+    A file that a killed run has not marked is judged again, and its video committed. If the file has gone since, the
+    next plan commits its video.
     """
     s = by.s
     with ThreadPoolExecutor(_READERS) as pool:

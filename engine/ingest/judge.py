@@ -324,7 +324,7 @@ def _known(s: Services, file: SourceFile, first: Video) -> FileResult:
     if not late:
         return known
     detail = f"{file.row.at}: it came after the video was admitted, so nothing changes: {', '.join(late)}"
-    return replace(_refuse(file, Refusal.METADATA, detail), video=first)
+    return _refuse(file, Refusal.METADATA, detail)
 
 
 def _normalise(

@@ -52,7 +52,7 @@ class Link:
     begun: Round
     result: RoundResult | None
     state: RoundState
-    withdrawn: bool
+    taken_back: bool  # its promotion
     made_by: Mapping[str, int]  # all masklets of the round's release by the checkpoint that made them
     added: Added
     before: MeasuredJF | None  # of the checkpoint that the round started from
@@ -63,7 +63,7 @@ class Link:
         """The checkpoint that the decision left in service; None before the decision."""
         if self.result is None:
             return None
-        return self.begun.round_id if self.result.promoted and not self.withdrawn else self.begun.parent
+        return self.begun.round_id if self.result.promoted and not self.taken_back else self.begun.parent
 
 
 def links(s: Services) -> list[Link]:
@@ -80,7 +80,7 @@ def links(s: Services) -> list[Link]:
                 begun,
                 record.result_of(s, begun.round_id),
                 record.state_of(s, begun),
-                record.is_withdrawn(s, begun.round_id),
+                record.is_taken_back(s, begun.round_id),
                 _by_checkpoint(inside),
                 _added([b for b in inside if b.batch_id not in earlier]),
                 _measured(begun, measured.get("before")),
@@ -103,7 +103,7 @@ def as_json(link: Link) -> dict[str, Any]:
         **dataclasses.asdict(link.begun),
         **(dataclasses.asdict(link.result) if link.result else {}),
         "state": link.state,
-        "withdrawn": link.withdrawn,
+        "taken_back": link.taken_back,
         "checkpoint_before": link.begun.parent,
         "checkpoint_after": link.checkpoint_after,
         "made_by": dict(link.made_by),

@@ -1,8 +1,8 @@
 """The record of a round in the store: what it started from, its checkpoint and its result.
 
 Files: rounds/<id>/start.json, verifier.json, evaluation.json and decision.json; gate.json and approval.json if a person
-is asked; failures/<n>.json for each time that it failed so that a retry cannot help. The weights are in
-checkpoints/<id>/. Knows nothing about training.
+is asked; withdrawn.json if its promotion was taken back; failures/<n>.json for each time that it failed so that a retry
+cannot help. The weights are in checkpoints/<id>/. Knows nothing about training.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def approval_of(s: Services, round_id: str) -> Approval | None:
     return None if found is None else Approval(**found)
 
 
-def is_withdrawn(s: Services, round_id: str) -> bool:
+def is_taken_back(s: Services, round_id: str) -> bool:
     """Whether the promotion of the round was taken back (see `rollback`)."""
     return read(s, round_id, "withdrawn") is not None
 

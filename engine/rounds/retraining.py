@@ -33,7 +33,7 @@ from engine.rounds.record import (
     RoundResult,
     approval_of,
     checkpoint_of,
-    is_withdrawn,
+    is_taken_back,
     lock_of,
     note_failure,
     read,
@@ -262,7 +262,7 @@ def _decide(s: Services, round_id: str) -> RoundResult:
     begun = start_of(s, round_id)
     with s.alone(LOCK) as held:
         if decided := result_of(s, round_id):
-            if not decided.promoted or not is_withdrawn(s, round_id):
+            if not decided.promoted or not is_taken_back(s, round_id):
                 return decided
             return replace(decided, promoted=False, reasons=(TAKEN_BACK, *decided.reasons))
         figures = read(s, round_id, "evaluation")
@@ -289,7 +289,7 @@ def _decide(s: Services, round_id: str) -> RoundResult:
         ):  # itself: an earlier call was interrupted after the promotion
             reason = f"{serving} serves now, and the round was measured against {begun.parent}"
             decision = replace(decision, passed=False, reasons=(reason,))
-        if is_withdrawn(s, round_id):  # an earlier call was killed between the promotion and the decision
+        if is_taken_back(s, round_id):  # an earlier call was killed between the promotion and the decision
             decision = replace(decision, passed=False, reasons=(TAKEN_BACK, *decision.reasons))
         said = approval_of(s, round_id)
         waits = said is None and decision.passed and serving != round_id and s.settings.rounds.approval == "person"

@@ -24,7 +24,7 @@ class NothingToRollBack(Exception):
 class Rollback:
     """What a rollback changed."""
 
-    withdrawn: tuple[str, ...]  # the rounds that no longer serve, the newest first
+    taken_back: tuple[str, ...]  # the rounds that no longer serve, the newest first
     serving: str  # the checkpoint that serves now
 
 
@@ -46,13 +46,13 @@ def rollback(s: Services, to: str | None = None) -> Rollback:
             raise ValueError(f"{serving.name} was not trained from {wanted}: choose one of {', '.join(names)}")
         place = 0 if wanted is None else names.index(wanted)
         target = chain[place]
-        withdrawn = (serving.name, *names[:place])
-        for round_id in reversed(withdrawn):  # the serving one last: its file marks a rollback that has begun
+        taken_back = (serving.name, *names[:place])
+        for round_id in reversed(taken_back):  # the serving one last: its file marks a rollback that has begun
             facts = {"to": target.name, "at": round(time.time())}
             s.blobs.create(f"rounds/{round_id}/withdrawn.json", json.dumps(facts).encode())
         held.check()
         s.registry.restore(target)
-        return Rollback(withdrawn, s.checkpoint().name)  # the target, unless `model.checkpoint` was changed since
+        return Rollback(taken_back, s.checkpoint().name)  # the target, unless `model.checkpoint` was changed since
 
 
 def _ancestors(s: Services, serving: Checkpoint) -> list[Checkpoint]:

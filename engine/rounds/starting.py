@@ -1,7 +1,8 @@
-"""Decides whether a round should start, and pins everything that it depends on.
+"""Decides whether a round should start, and pins its inputs.
 
-A round's id follows from all of its inputs (release, parent checkpoint, budget, gate, seed), so starting the same
-round again finds it.
+They are the release, the parent checkpoint, the budget, the gate, the general set and the seed. The round's id
+follows from them, so starting the same round again finds it. The device, `rounds.launcher` and `rounds.share_batch` are
+not pinned, although they change the weights a little.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def due(s: Services) -> str | None:
     None also while a round waits for a person's approval: after the answer, another checkpoint may serve.
     A round without a decision was interrupted or is running. It is due if `start` would give the same id again;
     otherwise it is ignored. So is one that failed so often that trying again is no use: the next release counts.
-    What was withdrawn after a round neither makes another round due nor puts it off.
+    A video that is withdrawn after a round neither makes another round due nor puts it off.
     """
     decided = record.decided(s)
     open_ids = sorted(set(record.ids(s)) - {r.round_id for r in decided})

@@ -1,4 +1,4 @@
-"""Publish: checks on rows and on masks, then one commit and one release manifest.
+"""Publish: checks on rows and on masks, then one commit to each table and one release manifest.
 
 A masklet that fails a check is quarantined with the check's name; the others are published. A masklet whose id was
 published before, or comes twice, is quarantined as "repeated": ids are unique over the whole store. A row that breaks a

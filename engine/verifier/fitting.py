@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Truth = NDArray[np.bool_]
 
 FOLDS = 5
+TREES = 100
 LEAST, LEAST_OF_EACH, LEAST_VIDEOS = 60, 10, 4  # verdicts; of each answer; videos with each answer
 
 
@@ -66,8 +67,8 @@ def fit(judged: Sequence[Judged]) -> Verifier:
     accepted, rejected = truth_of(judged, Verdict.ACCEPT), truth_of(judged, Verdict.REJECT)
     if problem := _too_few(accepted, videos):
         raise TooFewVerdicts(problem)
-    reject = None if _too_few(rejected, videos) else _head(table, rejected, videos)
-    return Verifier(_head(table, accepted, videos), reject)
+    reject = None if _too_few(rejected, videos) else _head(_for_reject(), table, rejected, videos)
+    return Verifier(_head(_for_accept(), table, accepted, videos), reject)
 
 
 def out_of_fold(judged: Sequence[Judged]) -> Predictions:
@@ -79,9 +80,9 @@ def out_of_fold(judged: Sequence[Judged]) -> Predictions:
     if problem := _too_few(accepted, videos):
         raise TooFewVerdicts(problem)
     accept, reject = np.zeros(len(judged)), np.zeros(len(judged))
-    accept[order] = _held_out(table, accepted, videos)
+    accept[order] = _held_out(_for_accept(), table, accepted, videos)
     if not _too_few(rejected, videos):
-        reject[order] = _held_out(table, rejected, videos)
+        reject[order] = _held_out(_for_reject(), table, rejected, videos)
     return Predictions(accept, reject)
 
 
@@ -125,29 +126,41 @@ def _folds(truth: Truth, videos: NDArray[np.str_]) -> list[tuple[NDArray[np.intp
     raise TooFewVerdicts("almost all accepted, or almost all other candidates are of one video")
 
 
-def _head(table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> CalibratedClassifierCV:
+def _head(classifier: Any, table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> CalibratedClassifierCV:
     """A classifier with calibrated probabilities: the calibration sees only candidates of videos that were left out."""
     from sklearn.calibration import CalibratedClassifierCV
 
     folds = _folds(truth, videos)
-    return CalibratedClassifierCV(_classifier(), method="sigmoid", cv=folds, ensemble=False).fit(table, truth)
+    return CalibratedClassifierCV(classifier, method="sigmoid", cv=folds, ensemble=False).fit(table, truth)
 
 
-def _classifier() -> Any:
-    """Logistic regression with the library's own settings. A verifier has few examples, and needs no more than that.
+def _for_accept() -> Any:
+    """Logistic regression with scikit-learn's default penalty.
 
-    Chosen on 188 candidates (19 of them accepted) of cells and pond that no published figure is measured on: AUROC is
-    0.92, with extremely randomised trees 0.85; the calibration errors are 0.04 and 0.06.
+    Features are held in the range of the examples: a video that is longer than all of them must not decide everything.
+    On 188 candidates of cells and pond (19 accepted) that no published figure is measured on, AUROC is 0.92 (95 %
+    interval 0.86 to 0.96), with the trees below 0.85 (0.79 to 0.91).
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return make_pipeline(MinMaxScaler(clip=True), StandardScaler(), LogisticRegression(max_iter=1000))
 
 
-def _held_out(table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> Numbers:
+def _for_reject() -> Any:
+    """Extremely randomised trees (Geurts et al. 2006).
+
+    A rejected candidate is not acceptable, and not worth a correction either: no straight line tells both. On 380
+    candidates (303 rejected) that no published figure is measured on, AUROC is 0.86, with the regression above 0.81.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    return ExtraTreesClassifier(TREES, min_samples_leaf=5, random_state=0)
+
+
+def _held_out(classifier: Any, table: Numbers, truth: Truth, videos: NDArray[np.str_]) -> Numbers:
     found = np.zeros(len(truth))
     for learn, test in _folds(truth, videos):
-        found[test] = _head(table[learn], truth[learn], videos[learn]).predict_proba(table[test])[:, 1]
+        found[test] = _head(classifier, table[learn], truth[learn], videos[learn]).predict_proba(table[test])[:, 1]
     return found

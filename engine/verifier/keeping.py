@@ -85,7 +85,7 @@ def refit(blobs: Blobs, release: str, precision: float) -> Kept:
 def newest(blobs: Blobs, project: str, precision: float) -> str | None:
     """The newest verifier that learned from a project's verdicts and was measured for this precision; None: no such.
 
-    Those of earlier versions, whose decisions were proved by weaker rules, do not count: the next round fits a new one.
+    Those of earlier versions, which were proved by other rules, do not count: the next round fits a new one.
     What holds for the people and candidates of one project says nothing about those of another one.
     """
     for verifier_id in reversed(ids(blobs)):
@@ -110,11 +110,17 @@ def find(blobs: Blobs, verifier_id: str) -> Kept:
 
 
 def load(blobs: Blobs, verifier_id: str) -> Verifier:
-    """The verifier, fitted again from its examples. Raises NoSuchVerifier if its examples have other features."""
+    """The verifier, fitted again from its examples. Raises NoSuchVerifier if another version of this program made it.
+
+    Fitted by this version, it would decide by cuts that were proved for another classifier.
+    """
     try:
-        data = blobs.read(_examples_key(verifier_id))
-    except BlobMissing as error:
-        raise NoSuchVerifier(f"{verifier_id} uses other features: another version of this program made it") from error
+        is_ours = read_json(blobs, _about_key(verifier_id)).get("proof") == PROOF
+        data = blobs.read(_examples_key(verifier_id)) if is_ours else b""
+    except BlobMissing:
+        is_ours = False
+    if not is_ours:
+        raise NoSuchVerifier(f"{verifier_id}: another version of this program made it, with other rules or features")
     return fitting.fit(arrow.from_parquet(Judged, data))
 
 

@@ -41,7 +41,11 @@ class Diverged(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where a run takes place and how often it saves and reports. Nothing here changes the weights."""
+    """Where a run takes place, and how often it saves and reports.
+
+    It is not part of the recipe, but two fields change the weights: on a GPU the model computes in bfloat16, and
+    without `share_batch` each further process makes the batch of a step larger.
+    """
 
     device: str = "cpu"
     workers: int = 1  # processes that draw clips, to which the clip function is pickled; 0: this process draws them

@@ -188,7 +188,7 @@ class Tables:
             return scan.to_arrow()
 
     def videos(self, *, snapshot_id: int | None = None, where: str | None = None) -> list[Video]:
-        """The admitted videos, each once, sorted by id: two runs may have admitted the same video."""
+        """The admitted videos, each once, sorted by id. Earlier versions could admit a video in two batches."""
         rows = arrow.from_arrow(Video, self.scan("videos", snapshot_id=snapshot_id, where=where))
         return unique_videos(rows)
 

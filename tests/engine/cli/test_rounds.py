@@ -30,11 +30,11 @@ def test_a_promotion_is_taken_back_by_one_command_and_the_list_says_so(s, true_r
     round_id = measured(s, starting.start(s, true_release.name))
     assert retraining.decide(s, round_id).promoted
     base = s.settings.model.checkpoint
-    assert json.loads(command("rounds", "rollback", "--json")) == {"withdrawn": [round_id], "serving": base}
+    assert json.loads(command("rounds", "rollback", "--json")) == {"taken_back": [round_id], "serving": base}
     assert s.checkpoint().name == base
-    assert command("rounds").splitlines()[1].endswith("promoted, withdrawn")
+    assert command("rounds").splitlines()[1].endswith("promoted, taken back")
     (fact,) = json.loads(command("rounds", "--json"))
-    assert (fact["promoted"], fact["withdrawn"]) == (True, True)
+    assert (fact["promoted"], fact["taken_back"]) == (True, True)
 
 
 def test_the_command_prints_the_chain_as_a_table_and_as_json(s, true_release, command):

@@ -128,6 +128,19 @@ def test_a_released_file_is_read_again_even_if_an_ingest_was_killed_when_it_gave
     assert ingest.admit(s).admitted == 1
 
 
+def test_a_released_file_whose_ingest_was_killed_before_its_commit_is_said_to_be_admitted(s, source, monkeypatch):
+    video.write(source / "short.mp4", colours(6))
+    assert ingest.admit(s).quarantined == 1
+    row = only_row(s, Refusal.TOO_SHORT)
+    release(s, row)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(ingest, "_mark", killed)
+        ingest.admit(s)
+    ingest.admit(s)
+    (admitted,) = s.tables.videos()
+    assert overrides.outcome_of(s.blobs, row.subject) == f"admitted as {admitted.video_id}"
+
+
 @pytest.mark.parametrize("planned", ["before", "after"])
 def test_a_worker_that_takes_a_piece_judges_a_released_file_once(s, source, planned, monkeypatch):
     video.write(source / "short.mp4", colours(6))

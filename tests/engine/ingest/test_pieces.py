@@ -7,7 +7,7 @@ import pytest
 
 from engine import batches, trouble
 from engine.batches import BatchStage
-from engine.ingest import ingest, judge
+from engine.ingest import admitted, ingest, judge
 from engine.services import connect
 from engine.settings import IngestSettings, Settings, StorageSettings
 from storage.blobs.folder import LocalBlobs
@@ -194,11 +194,24 @@ def test_a_worker_that_is_killed_at_any_write_of_a_piece_loses_nothing(tmp_path,
             left[0] = -1
             for piece in pieces:
                 ingest.admit_piece(s, piece)
+            assert list(s.blobs.keys("uncommitted/")) == [], "without a new plan"
             for piece in ingest.plan(s, str(source)):
                 ingest.admit_piece(s, piece)
             everything(s)
         count += 3
     assert count > 15
+
+
+def test_a_piece_whose_worker_was_killed_before_its_commit_names_its_batch_when_it_is_run_again(s, source, monkeypatch):
+    """Without it, nobody is woken for the videos."""
+    piece = ingest.plan(s, str(source))[0]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(admitted, "commit", lambda *_, **__: (_ for _ in ()).throw(Killed()))
+        ingest.admit_piece(s, piece)
+    waiting = list(s.blobs.keys("uncommitted/videos/"))
+    (batch_id,) = ingest.admit_piece(s, piece)
+    assert len(batches.video_ids(s.blobs, batch_id)) == len(waiting) > 1
+    assert list(s.blobs.keys("uncommitted/")) == []
 
 
 def test_the_files_of_a_killed_process_are_removed_by_the_next_of_its_home_and_those_of_a_living_one_stay(s):

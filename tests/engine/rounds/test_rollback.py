@@ -19,13 +19,13 @@ def chain(s, true_release):
     return found
 
 
-def test_the_parent_serves_again_and_the_withdrawn_round_says_so(s, chain):
+def test_the_parent_serves_again_and_the_round_says_that_it_was_taken_back(s, chain):
     base = s.settings.model.checkpoint
     for serving, left in ((chain[1], chain[2]), (chain[0], chain[1]), (base, chain[0])):
         done = rollback(s)
-        assert (done.serving, done.withdrawn) == (serving, (left,))
+        assert (done.serving, done.taken_back) == (serving, (left,))
         assert s.checkpoint().name == serving
-        assert record.is_withdrawn(s, left) and record.result_of(s, left).promoted
+        assert record.is_taken_back(s, left) and record.result_of(s, left).promoted
     assert s.checkpoint() == Checkpoint(base, 0, None)
     with pytest.raises(NothingToRollBack, match=f"no round was promoted: {base} serves"):
         rollback(s)
@@ -35,14 +35,14 @@ def test_the_parent_serves_again_and_the_withdrawn_round_says_so(s, chain):
 
 def test_any_ancestor_can_serve_again(s, chain):
     done = rollback(s, chain[0])
-    assert done.withdrawn == (chain[2], chain[1]) and s.checkpoint().name == chain[0]
-    assert not record.is_withdrawn(s, chain[0])
+    assert done.taken_back == (chain[2], chain[1]) and s.checkpoint().name == chain[0]
+    assert not record.is_taken_back(s, chain[0])
 
 
 def test_a_checkpoint_that_is_no_ancestor_is_refused(s, chain):
     with pytest.raises(ValueError, match=f"{chain[2]} was not trained from facebook/x: choose one of {chain[1]}, "):
         rollback(s, "facebook/x")
-    assert s.checkpoint().name == chain[2] and not record.is_withdrawn(s, chain[2])
+    assert s.checkpoint().name == chain[2] and not record.is_taken_back(s, chain[2])
 
 
 def test_a_killed_rollback_is_finished_and_goes_no_further(s, chain, monkeypatch):

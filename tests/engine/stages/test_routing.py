@@ -139,8 +139,10 @@ def test_a_batch_that_was_begun_without_a_verifier_stays_without(tmp_path):
         assert routing.of_batch(s, B, candidates(B, 3)) == {}
 
 
-def test_people_judge_everything_if_another_version_made_the_verifier(store, monkeypatch):
-    monkeypatch.setattr(keeping, "_FEATURES", "00000000")
+@pytest.mark.parametrize(("what", "value"), [("_FEATURES", "00000000"), ("PROOF", keeping.PROOF + 1)])
+def test_people_judge_everything_if_another_version_made_the_verifier(store, monkeypatch, what, value):
+    assert routing.of_batch(store, B, candidates(B, 12)) != {}, "the batch has its verifier"
+    monkeypatch.setattr(keeping, what, value)
     assert routing.of_batch(store, B, candidates(B, 12)) == {}
 
 
