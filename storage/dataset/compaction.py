@@ -31,11 +31,12 @@ from storage.dataset.batch_manifests import READERS, BatchRef, ReleaseError, Rel
 from storage.dataset.releases import Release
 from storage.errors import first_line
 from storage.iceberg import table_upkeep
-from storage.iceberg.table_upkeep import FilesGone
+from storage.iceberg.table_upkeep import Rewrite
 from storage.iceberg.tables import Tables
 from storage.records import Masklet, Operation, Video, content_id
 
 LEAST = 64 * 2**20  # bytes of masklets in a large file
+AT_ONCE = 100  # large files that one commit of a table takes: a commit reads all its manifests
 _PREFIX = "compacted-"  # of the id that a group has instead of a batch id
 _RECORDS: dict[str, type[arrow.Record]] = {"masklets": Masklet, "videos": Video, "operations": Operation}
 
@@ -139,15 +140,18 @@ def settle(blobs: Blobs, tables: Tables, newest: Release) -> list[str]:
 
     Returns a line for each table that has other files than the release says, and therefore keeps them.
     """
-    problems = []
-    for ref in newest.batches:
-        if is_compacted(ref) and not ref.covers and not all(tables.batch(kind, ref.batch_id) for kind in _RECORDS):
+    groups = {ref.batch_id: ref for ref in newest.batches if is_compacted(ref) and not ref.covers}
+    waiting = {kind: set(tables.uncommitted(kind, groups)) for kind in _RECORDS}
+    due = [ref for group_id, ref in groups.items() if any(group_id in of for of in waiting.values())]
+    problems = list[str]()
+    for first in range(0, len(due), AT_ONCE):
+        rewrites: dict[str, list[Rewrite]] = {kind: [] for kind in _RECORDS}
+        for ref in due[first : first + AT_ONCE]:
             for kind, files in batch_manifests.read_json(blobs, ref).get("replaces", {}).items():
-                old, new = [blobs.uri_of(key) for key in files["old"]], blobs.uri_of(files["new"])
-                try:
-                    table_upkeep.replace(tables, kind, old, [new], ref.batch_id, {})
-                except FilesGone as error:
-                    problems.append(str(error))
+                old, new = frozenset(blobs.uri_of(key) for key in files["old"]), blobs.uri_of(files["new"])
+                rewrites[kind].append(Rewrite(ref.batch_id, old, (new,)))
+        for kind, each in rewrites.items():
+            problems += table_upkeep.replace(tables, kind, each)
     return problems
 
 

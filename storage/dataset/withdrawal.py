@@ -25,6 +25,7 @@ from storage.dataset.release_counts import counts_with, counts_without
 from storage.dataset.releases import Release
 from storage.dataset.withdrawn import Withdrawal
 from storage.iceberg import table_upkeep
+from storage.iceberg.table_errors import TablesError
 from storage.iceberg.tables import Tables
 from storage.records import Masklet, Operation, Video, content_id
 
@@ -94,7 +95,9 @@ def take_from_tables(blobs: Blobs, tables: Tables, act: Withdrawal, work: Path) 
             old += [address] if changed else []
             new += [blobs.uri_of(left.key)] if left else []
         if old:
-            table_upkeep.replace(tables, name, old, new, rewrite_id, facts)
+            rewrite = table_upkeep.Rewrite(rewrite_id, frozenset(old), tuple(new))
+            for line in table_upkeep.replace(tables, name, [rewrite], facts):
+                raise TablesError(line)
 
 
 def erase(blobs: Blobs, video_id: str, batch_ids: Iterable[str], work: Path) -> int:

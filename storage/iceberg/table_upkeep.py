@@ -5,26 +5,23 @@ files of the snapshot stay (`storage/dataset/sweep.py` removes them later), so a
 snapshot with a tag is never expired, nor is one that a release may still need. Knows tables; does not know releases or
 blobs.
 
-Errors: those of `storage/iceberg/table_errors.py`, and
-    FilesGone(TablesError)      a file that should be replaced is not in the table
+Errors: those of `storage/iceberg/table_errors.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import first_line
-from storage.iceberg.table_errors import ATTEMPTS, CommitFailed, CommitUnknown, TablesError, damage, is_locked, pause
-from storage.iceberg.tables import BATCH_ID, RECORDS, REWRITE, Commit, Tables, snapshot_commit
+from storage.iceberg.table_errors import ATTEMPTS, CommitFailed, CommitUnknown, damage, is_locked, pause
+from storage.iceberg.tables import BATCH_ID, RECORDS, REWRITE, Tables, snapshot_commits
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.metadata import TableMetadata
-
-
-class FilesGone(TablesError):
-    """A file that should be replaced is not in the table."""
 
 
 KEPT = 20  # newest snapshots of a table that stay, for people who look at the last commits
@@ -56,7 +53,7 @@ def expire(tables: Tables, table_name: str, *, since: int | None = None, least: 
         old = _expirable(table.metadata, since)
         if len(old) < max(least, 1):
             return 0
-        batches = [found for snapshot in table.metadata.snapshots if (found := snapshot_commit(snapshot))]
+        batches = [found for snapshot in table.metadata.snapshots for found in snapshot_commits(snapshot).items()]
         tables.catalog.record_commits(
             table_name,
             {
@@ -107,60 +104,70 @@ def _unchanged(seen: TableMetadata) -> Any:
     return Unchanged()
 
 
-def replace(
-    tables: Tables,
-    table_name: str,
-    old: Collection[str],
-    new: Collection[str],
-    rewrite_id: str,
-    facts: Mapping[str, str],
-) -> Commit:
-    """Replace data files by others in one commit: the old files leave the table, and stay where they are.
+@dataclass(frozen=True)
+class Rewrite:
+    """Data files of a table that others replace. Addresses of Parquet files."""
 
-    old, new: addresses of Parquet files of this table. rewrite_id: a second call with it changes nothing. facts:
-    further properties of the snapshot. Opens every manifest of the table. Readers and committers go on meanwhile: if
-    one commits in between, this looks again.
-    Raises FilesGone, because its rows would come twice; CommitFailed, WarehouseUnreachable, TablesError.
+    rewrite_id: str  # a second call with it changes nothing
+    old: frozenset[str]
+    new: tuple[str, ...]
+
+
+def replace(
+    tables: Tables, table_name: str, rewrites: Sequence[Rewrite], facts: Mapping[str, str] | None = None
+) -> list[str]:
+    """Replaces data files by others in one commit: the old files leave the table, and stay where they are.
+
+    facts: further properties of the snapshot. Opens every manifest of the table, however many files are replaced.
+    Readers and committers go on meanwhile: if one commits in between, this looks again.
+    Returns a line for each rewrite that was left out because another process has replaced its old files: otherwise its
+    rows would come twice. Raises CommitFailed, WarehouseUnreachable, TablesError.
     """
     from pyiceberg.exceptions import CommitFailedException
     from pyiceberg.io.pyarrow import parquet_file_to_data_file
     from sqlalchemy.exc import SQLAlchemyError
 
+    by_id = {each.rewrite_id: each for each in rewrites}
     for attempt in range(ATTEMPTS):
-        if (done := tables.batch(table_name, rewrite_id)) is not None:
-            return done
+        waiting = [by_id[rewrite_id] for rewrite_id in tables.uncommitted(table_name, by_id)]
+        if not waiting:
+            return []
         table = tables.load(table_name)
         with damage(table_name):
-            leaving = _data_files(table, set(old))
-            if gone := set(old) - {file.file_path for file in leaving}:
-                raise FilesGone(f"table {table_name}: another process has replaced {min(gone)}")
+            found = _data_files(table, frozenset().union(*(each.old for each in waiting)))
+            lost = [
+                f"table {table_name}: another process has replaced {min(gone)}"
+                for each in waiting
+                if (gone := each.old - found.keys())
+            ]
+            fit = [each for each in waiting if each.old <= found.keys()]
+            new = [address for each in fit for address in each.new]
             coming = [parquet_file_to_data_file(table.io, table.metadata, address) for address in new]
-        properties = {BATCH_ID: rewrite_id, REWRITE: str(len(leaving)), **facts}
+        if not fit:
+            return lost
+        ids, leaving = ",".join(each.rewrite_id for each in fit), [address for each in fit for address in each.old]
         try:
             with damage(table_name), table.transaction() as change:
+                properties = {BATCH_ID: ids, REWRITE: str(len(leaving)), **(facts or {})}
                 with change.update_snapshot(snapshot_properties=properties).overwrite() as files:
-                    for file in leaving:
-                        files.delete_data_file(file)
+                    for address in leaving:
+                        files.delete_data_file(found[address])
                     for file in coming:
                         files.append_data_file(file)
+            return lost
         except CommitFailedException:
             pause(attempt)
-            continue
         except SQLAlchemyError as error:
             if not is_locked(error):
-                raise CommitUnknown(f"{table_name}, {rewrite_id}: {first_line(error)}") from error
+                raise CommitUnknown(f"{table_name}, {ids:.60}: {first_line(error)}") from error
             pause(attempt)
-            continue
-        done = tables.batch(table_name, rewrite_id)
-        assert done is not None
-        return done
-    raise CommitFailed(f"{table_name}, {rewrite_id}: lost {ATTEMPTS} races in a row")
+    raise CommitFailed(f"{table_name}, {next(iter(by_id))}: lost {ATTEMPTS} races in a row")
 
 
-def _data_files(table: Table, addresses: set[str]) -> list[Any]:
-    """The data files of the current snapshot that have these addresses."""
+def _data_files(table: Table, addresses: AbstractSet[str]) -> dict[str, Any]:
+    """The data files of the current snapshot that have these addresses, by address."""
     snapshot = table.current_snapshot()
     if snapshot is None:
-        return []
+        return {}
     entries = (e for manifest in snapshot.manifests(table.io) for e in manifest.fetch_manifest_entry(table.io))
-    return [entry.data_file for entry in entries if entry.data_file.file_path in addresses]
+    return {e.data_file.file_path: e.data_file for e in entries if e.data_file.file_path in addresses}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +48,7 @@ RECORDS: dict[str, type[arrow.Record]] = {
     "operations": Operation,
     "quarantine": Quarantined,
 }
-BATCH_ID = "engine.batch_id"  # the snapshot property that makes a commit idempotent
+BATCH_ID = "engine.batch_id"  # the snapshot property that makes a commit idempotent; several are separated by commas
 REWRITE = "engine.rewrite"  # the snapshot property of a commit that wrote rows again in other files, or took rows away
 
 _CATALOG = "masklets"
@@ -318,6 +318,11 @@ class Tables:
         """The commit of a batch to a table, or None if it was not committed."""
         return self._commit_of(self.load(table_name), batch_id)
 
+    def uncommitted(self, table_name: str, batch_ids: Iterable[str]) -> list[str]:
+        """Those of the batches that were not committed to a table, in their order. Reads the table's metadata once."""
+        table = self.load(table_name)
+        return [batch_id for batch_id in batch_ids if self._commit_of(table, batch_id) is None]
+
     def commit(self, table_name: str, parts: Sequence[Path | str], batch_id: str) -> Commit:
         """Add Parquet parts to a table in one snapshot. A batch that was committed before is not changed.
 
@@ -393,8 +398,8 @@ class Tables:
     def _commit_of(self, table: Table, batch_id: str) -> Commit | None:
         """The commit of a batch. Looks at the snapshots first: an expired one was recorded before it was expired."""
         for snapshot in table.metadata.snapshots:
-            if (found := snapshot_commit(snapshot, batch_id)) is not None:
-                return found[1]
+            if (found := snapshot_commits(snapshot).get(batch_id)) is not None:
+                return found
         with damage(table.name()[-1]):
             recorded = self.catalog.recorded_commit(table.name()[-1], batch_id)
         return None if recorded is None else Commit(**recorded, already=True)
@@ -469,10 +474,11 @@ def _was_added(entry: ManifestEntry) -> bool:
     return bool(entry.status == ManifestEntryStatus.ADDED)
 
 
-def snapshot_commit(snapshot: Snapshot, batch_id: str | None = None) -> tuple[str, Commit] | None:
-    """The batch of a snapshot with its commit; None for a snapshot without a batch, or of another one."""
+def snapshot_commits(snapshot: Snapshot) -> dict[str, Commit]:
+    """The commit of a snapshot, by each of its batches; a snapshot of another tool has none."""
     found = snapshot.summary.get(BATCH_ID) if snapshot.summary is not None else None
-    if snapshot.summary is None or found is None or batch_id not in (None, found):
-        return None
+    if snapshot.summary is None or found is None:
+        return {}
     rows, files = (int(snapshot.summary.get(name) or 0) for name in ("added-records", "added-data-files"))
-    return found, Commit(snapshot_id=snapshot.snapshot_id, rows=rows, files=files, already=True)
+    commit = Commit(snapshot_id=snapshot.snapshot_id, rows=rows, files=files, already=True)
+    return dict.fromkeys(found.split(","), commit)

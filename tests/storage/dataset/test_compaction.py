@@ -228,10 +228,21 @@ def test_a_compaction_that_is_killed_at_any_write_loses_nothing_and_is_finished_
     assert [len(list(tables.load(t).scan().plan_files())) for t in ("masklets", "videos", "operations")] == [1, 1, 1]
 
 
+def test_a_table_takes_many_large_files_in_few_commits(disk, tables, video, masklet, tmp_path):
+    """Each commit reads all manifests of the table."""
+    fill(disk, tables, video, masklet)
+    before, rows = len(tables.load("masklets").metadata.snapshots), state(tables)
+    new = compact(disk, tables, tmp_path, 1)
+    assert sum(compaction.is_compacted(ref) and not ref.covers for ref in new.batches) > 1
+    assert len(tables.load("masklets").metadata.snapshots) == before + 1 and state(tables) == rows
+    assert compaction.settle(disk, tables, new) == []
+    assert len(tables.load("masklets").metadata.snapshots) == before + 1
+
+
 def test_a_table_with_other_files_keeps_them_and_says_so(disk, tables, video, masklet, tmp_path):
     old, before = fill(disk, tables, video, masklet), state(tables)
     key = next(file.key for file in old.files("masklets"))
-    table_upkeep.replace(tables, "masklets", [disk.uri_of(key)], [], "somebody", {})
+    table_upkeep.replace(tables, "masklets", [table_upkeep.Rewrite("somebody", frozenset([disk.uri_of(key)]), ())])
     newest = releases.load(disk, releases.names(disk)[-1])
     groups = [compaction.write(disk, refs, tmp_path) for refs in compaction.plan(newest, 10**4)]
     groups = groups or [compaction.write(disk, newest.batches, tmp_path)]
