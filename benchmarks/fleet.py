@@ -311,6 +311,7 @@ def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> di
     with connect(fleet.settings("look")) as s:
         fleet.client.trigger_dag("ingest", {"source": f"s3://{BUCKET}/incoming"}, "the-loop")
         pauses = [chance.uniform(10, 30) for _ in range(kills)]
+        roles = [name for _ in range(0, kills, len(KILLED)) for name in chance.sample(KILLED, len(KILLED))]  # all alike
         turn = time.monotonic() + 20
 
         def published() -> int:
@@ -321,7 +322,7 @@ def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> di
         def ready() -> bool:
             nonlocal turn
             if pauses and time.monotonic() > turn:
-                name = chance.choice(KILLED)
+                name = roles.pop()
                 fleet.supervisor.children[name].kill()  # with what it has started, as when its machine fails
                 killed[name] += 1
                 turn = time.monotonic() + pauses.pop()
