@@ -129,10 +129,10 @@ def replace(
 
     by_id = {each.rewrite_id: each for each in rewrites}
     for attempt in range(ATTEMPTS):
+        table = tables.load(table_name)  # first: what is done meanwhile must not look like files that are gone
         waiting = [by_id[rewrite_id] for rewrite_id in tables.uncommitted(table_name, by_id)]
         if not waiting:
             return []
-        table = tables.load(table_name)
         with damage(table_name):
             found = _data_files(table, frozenset().union(*(each.old for each in waiting)))
             lost = [
