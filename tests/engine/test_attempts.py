@@ -244,7 +244,12 @@ def test_of_the_attempts_of_other_workers_none_is_read(s, monkeypatch):
     for subject in ("ours", "theirs"):
         s.blobs.create(f"attempts/ingest/{subject}/1.json", b'{"host": "another", "pid": 1, "started": 1.0}')
     read, real = [], LocalBlobs.read
-    monkeypatch.setattr(LocalBlobs, "read", lambda blobs, key: read.append(key) or real(blobs, key))
+
+    def reading(blobs, key):
+        read.append(key)
+        return real(blobs, key)
+
+    monkeypatch.setattr(LocalBlobs, "read", reading)
     assert attempts.killed(s.blobs, "ingest", {"ours"}) == {"ours": 1}
     assert read == ["attempts/ingest/ours/1.json"]
 

@@ -190,9 +190,19 @@ def test_a_batch_has_at_most_so_many_videos(tmp_path):
 def test_a_commit_of_some_videos_reads_nothing_of_those_that_other_processes_are_about_to_commit(s, monkeypatch):
     for number in range(4):
         write(s, number)
-    asked, read, exists = list[str](), LocalBlobs.read, LocalBlobs.exists
-    monkeypatch.setattr(LocalBlobs, "read", lambda blobs, key, *n: asked.append(key) or read(blobs, key, *n))
-    monkeypatch.setattr(LocalBlobs, "exists", lambda blobs, key: asked.append(key) or exists(blobs, key))
+    asked = list[str]()
+
+    def noting(name):
+        real = getattr(LocalBlobs, name)
+
+        def call(blobs, key, *rest):
+            asked.append(key)
+            return real(blobs, key, *rest)
+
+        monkeypatch.setattr(LocalBlobs, name, call)
+
+    noting("read")
+    noting("exists")
     batch_ids, videos = admitted.commit(s, {"/in/0000000000000001.mp4"}, only={"0000000000000001"})
     assert any("0000000000000001" in key for key in asked)
     assert [key for key in asked for other in (0, 2, 3) if f"{other:016x}" in key] == []
