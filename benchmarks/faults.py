@@ -99,7 +99,7 @@ class Size:
 
 
 FULL = Size(videos=200, batch=20, workers=4, kills=50, timeout_s=4, bad_inputs=1000, trainer_kills=4, outage_s=60)
-QUICK = Size(videos=6, batch=3, workers=3, kills=3, timeout_s=1, bad_inputs=240, trainer_kills=0, outage_s=0)
+QUICK = Size(videos=6, batch=3, workers=3, kills=3, timeout_s=0.6, bad_inputs=240, trainer_kills=0, outage_s=0)
 
 
 @dataclass(frozen=True)
@@ -378,8 +378,10 @@ def scene(size: Size, seed: int) -> Iterator[tuple[Place, Place, Place, SpoiltBu
     CONTEXT.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="masklets-faults-") as name, moto() as honest, ExitStack() as stack:
         folder = Path(name)
-        make_videos(honest, size.videos)
-        postgres = PrivatePostgres()
+        with ThreadPoolExecutor(1) as beside:
+            made = beside.submit(PrivatePostgres)
+            make_videos(honest, size.videos)
+            postgres = made.result()
         stack.callback(postgres.close)
         postgres.start()
         for side in ("quiet", "stormy"):

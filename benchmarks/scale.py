@@ -312,7 +312,8 @@ def on_s3(size: Size) -> dict[str, Any]:
 
         with connect(settings("large")) as s, connect(settings("small")) as twin:
             figures, _ = publish_all(s, twin, size.s3_batches, size.s3_videos, size.s3_early, size.s3_last)
-    return {f"{name}_s3": figures[name] for name in ("publish_ratio", "tenth_s", "last_s")}
+    found = {f"{name}_s3": figures[name] for name in ("publish_ratio", "tenth_s", "last_s")}
+    return found | {"s3_batches": size.s3_batches, "s3_videos_a_batch": size.s3_videos}
 
 
 def noop() -> dict[str, float]:
