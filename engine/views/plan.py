@@ -83,10 +83,10 @@ class Assumptions:
     mask_bytes: float = _said(357, "bytes for a mask", "measured on SA-V's own files: compressed run lengths")
     annotated_fps: float = _said(6, "masks a second", f"{SAM2}, section 5.1")
     manifest_bytes: float = _measured(
-        "scale-quick.json", "manifest_bytes_per_video", unit="bytes for a video", what="manifests of a publish"
+        "scale.json", "manifest_bytes_per_video", unit="bytes for a video", what="manifests of a publish"
     )
     catalog_bytes: float = _measured(
-        "scale-quick.json", "catalog_bytes_per_video", unit="bytes for a video", what="Iceberg's metadata of a publish"
+        "scale.json", "catalog_bytes_per_video", unit="bytes for a video", what="Iceberg's metadata of a publish"
     )
     puts_a_video: float = _said(25, "writes for a video", "counted in the design: video, parts, markers, marks")
     gets_a_video: float = _said(60, "reads for a video", "counted in the design: each stage reads what it needs once")
