@@ -26,7 +26,8 @@ class BatchTickets:
     counts: tuple[TicketCount, ...]  # an expired lease counts as open
     oldest_open: Oldest | None
     oldest_held: Oldest | None
-    expected_end: float | None  # s since the epoch, at the pace of the last quarter of an hour; None: unknown
+    an_hour: float  # tickets done in an hour, at the pace of the last quarter of an hour
+    expected_end: float | None  # s since the epoch, at that pace; None: unknown
     delivered: bool  # the pipeline knows that the batch is drained
     delivery_error: str | None  # of the last attempt to tell it so
     next_delivery: float | None  # s since the epoch

@@ -483,6 +483,7 @@ def main() -> None:
 
         _say("a trainer")
         add(found, trainer.under_kills(size.trainer_kills, chosen.seed))
+        found["kills_by_role"]["trainer"] = found["trainer_kills"]
     if size.outage_s:
         from benchmarks.kills import outages
 

@@ -29,6 +29,7 @@ def of_batch(database: Database, batch_id: str, now: float) -> BatchTickets:
             counts=tuple(counts),
             oldest_open=_oldest_open(c, batch_id),
             oldest_held=_oldest_held(c, batch_id, now),
+            an_hour=sum(lately.values()) * 3600 / PACE_S,
             expected_end=_expected_end(counts, lately, now),
             delivered=sent is not None and sent.delivered_at is not None,
             delivery_error=None if sent is None else sent.last_error,

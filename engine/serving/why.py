@@ -214,7 +214,7 @@ def _review(s: Services, tickets: BatchTickets | None, who: str, now: float) -> 
 
 
 def _left(tickets: BatchTickets, now: float) -> str:
-    """`12 open tickets, 3 held, 2 of them for a lead; ann has held t1 for 2 h`."""
+    """`12 open tickets, 3 held, 2 of them for a lead; 40 done an hour; ann has held t1 for 2 h`."""
     states = Counter[State]()
     for count in tickets.counts:
         states[count.state] += count.tickets
@@ -223,6 +223,8 @@ def _left(tickets: BatchTickets, now: float) -> str:
     said = f"{counted(waiting, 'open ticket')}, {held} held"
     if leads:
         said += f", {leads} of them for a lead"
+    if tickets.an_hour:
+        said += f"; {tickets.an_hour:.0f} done an hour"
     if tickets.oldest_held is not None:
         since = spoken_span(now - tickets.oldest_held.since)
         said += f"; {tickets.oldest_held.person} has held {tickets.oldest_held.ticket_id} for {since}"

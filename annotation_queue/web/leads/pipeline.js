@@ -44,7 +44,8 @@ function showFacts({ at, batches, more, workers, serving }) {
   const unknown = inReview.length - known.length;
   const failing = batches.filter((batch) => batch.stuck.length).length;
   const left = known.length ? time(Math.max(...known)) : inReview.length ? "unknown" : "none";
-  const pace = inReview.length ? "at the pace of the last 15 minutes" : "no batch is in review";
+  const rate = Math.round(batches.reduce((sum, batch) => sum + (batch.tickets?.an_hour ?? 0), 0));
+  const pace = inReview.length ? `${many(rate, "ticket")} an hour in the last 15 minutes` : "no batch is in review";
   const lacking = `unknown for ${unknown} of ${many(inReview.length, "review")}`;
   const made = serving.round ? `made by round ${serving.round}` : "before the first round";
   const airflowNote = workers.url === null ? "the queue publishes by itself" : "Airflow's last sign of life";

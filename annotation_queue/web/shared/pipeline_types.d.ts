@@ -14,6 +14,7 @@ export interface BatchTickets {
   counts: { kind: string; state: "open" | "leased" | "done"; needs_lead: boolean; tickets: number }[];
   oldest_open: Oldest | null;
   oldest_held: Oldest | null;
+  an_hour: number;
   expected_end: number | null;
 }
 

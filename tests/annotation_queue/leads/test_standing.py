@@ -25,6 +25,7 @@ def test_tickets_are_counted_by_state_and_those_of_other_batches_are_not(tickets
     counts = {(count.kind, count.state): count.tickets for count in found.counts}
     assert counts == {(Kind.VERIFY, State.DONE): 1, (Kind.VERIFY, State.LEASED): 1, (Kind.VERIFY, State.OPEN): 2}
     assert (found.oldest_held.person, found.oldest_held.ticket_id) == ("vera", held.ticket_id)
+    assert found.an_hour == 4
     assert found.expected_end == tickets.clock() + 3 * 900  # one was done in the last quarter of an hour
 
 

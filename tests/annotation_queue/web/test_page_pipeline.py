@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from annotation_queue.pipeline_records import DocsOfBatch, ModelTimes, PoolUse, Serving, Workers
+from annotation_queue.pipeline_records import BatchTickets, DocsOfBatch, ModelTimes, PoolUse, Serving, Workers
+from annotation_queue.records import Batch, Kind, State, TicketCount
 from tests.annotation_queue.pipelines import failing, refused, waiting
 
 BATCH = "3f9c0a11d2e4b567"
@@ -54,6 +55,23 @@ def test_a_batch_of_which_nothing_is_known_shows_what_is_wrong_and_the_sums_say_
     said = page.tab.locator("#waiting .one").inner_text()
     assert "no JSON" in said and "0 videos" not in said and page.tab.locator("#waiting .stages").count() == 0
     assert "0 held by people, of the batches below" in page.text("#facts")
+
+
+def test_the_rate_of_all_reviews_is_shown_beside_the_time_that_is_left(at_pipeline, pipeline):
+    for n, an_hour in enumerate((40.0, 8.4)):
+        tickets = BatchTickets(
+            batch=Batch(batch_id=f"{n:016x}", opened_at=0.0, sealed=True, total=9, remaining=3, drained=False),
+            counts=(TicketCount(kind=Kind.VERIFY, state=State.OPEN, needs_lead=False, tickets=3),),
+            oldest_open=None,
+            oldest_held=None,
+            an_hour=an_hour,
+            expected_end=time.time() + 3600,
+            delivered=False,
+            delivery_error=None,
+            next_delivery=None,
+        )
+        pipeline.batches.append(waiting(f"{n:016x}", tickets=tickets, due=tickets.expected_end))
+    assert "48 tickets an hour in the last 15 minutes" in at_pipeline().text("#facts")
 
 
 def test_workers_the_model_and_the_newest_checks_are_shown(at_pipeline, pipeline):

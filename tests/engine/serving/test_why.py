@@ -93,6 +93,7 @@ def test_the_expected_end_follows_from_the_pace_in_this_batch(s, tickets):
     reject(tickets, "a")
     found = standing(s, tickets)
     assert found.due == NOW + 2 * 900  # one in 900 s, two are left
+    assert found.waits_for.startswith("people: 2 open tickets, 0 held; 4 done an hour; ")
     assert progress(found)["review"] == (1, 3, False)
 
 
