@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, inspect, text
 
 from annotation_queue import migrate, schema
 from annotation_queue.database import Database, WrongSchema
@@ -70,9 +70,7 @@ def test_a_new_database_has_the_tables_of_the_schema_and_no_others(uri, tmp_path
 
 
 def test_the_schema_names_the_last_revision():
-    config = Config()
-    config.set_main_option("script_location", "annotation_queue:migrations")
-    assert ScriptDirectory.from_config(config).get_current_head() == schema.REVISION
+    assert ScriptDirectory.from_config(migrations()).get_current_head() == schema.REVISION
 
 
 def test_opening_a_database_that_is_up_to_date_changes_nothing_and_runs_no_migration(uri, monkeypatch):
@@ -127,17 +125,67 @@ def test_a_database_of_version_3_is_migrated_with_its_rows(uri):
     assert taken["people"][2] == 1 and taken["alembic_version"][2] == 1 and "schema_version" not in taken
 
 
+REVISIONS = [f"{number:04d}" for number in range(1, int(schema.REVISION) + 1)]
+#: A batch and a ticket in the columns that every revision has.
+BATCH: dict[str, Any] = {"batch_id": "b", "created_at": 1.0, "sealed": True, "total": 1, "remaining": 1}
+TICKET: dict[str, Any] = {
+    "ticket_id": "t",
+    "batch_id": "b",
+    "kind": "track",
+    "video_id": "v",
+    "phase": "",
+    "priority": 0,
+    "payload": '{"ontology": "pets"}',
+    "reasons": "",
+    "needs_lead": False,
+    "attempt": 1,
+    "created_at": 1.0,
+    "ordinal": 0,
+    "state": "open",
+    "lease_token": 0,
+}
+
+
+def migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "annotation_queue:migrations")
+    return config
+
+
+def upgrade(connection: Connection, revision: str) -> None:
+    """Makes the tables as they were at a revision."""
+    config = migrations()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def insert(connection: Connection, table: str, row: dict[str, Any]) -> None:
+    connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"), row)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_database_of_each_revision_is_migrated_with_its_tickets(uri, revision):
+    engine = create_engine(uri)
+    with engine.begin() as c:
+        upgrade(c, revision)
+        insert(c, "batches", BATCH)
+        insert(c, "tickets", TICKET)
+    tickets = TicketStore(Database(uri))
+    ann = Person(name="ann", roles=frozenset({Role.ANNOTATOR}), projects=frozenset({""}))
+    assert tickets.claim(ann, claim_id="c").ticket_id == "t"
+    tickets.database.close()
+    with engine.connect() as c:
+        assert compare_metadata(MigrationContext.configure(c, opts={"compare_type": True}), schema.metadata) == []
+    engine.dispose()
+
+
 def test_the_rolling_sums_of_before_there_were_labels_go_on(uri):
     engine = create_engine(uri)
     with engine.begin() as c:
-        config = Config()
-        config.set_main_option("script_location", "annotation_queue:migrations")
-        config.attributes["connection"] = c
-        command.upgrade(config, "0003")
+        upgrade(c, "0003")
         keys = dict.fromkeys(("batch_id", "phase", "checkpoint", "maker"), "") | {"kind": "verify", "person": "vera"}
         row = keys | {"verdict": "accept", "needs_lead": False, "answers": 3.0}
-        columns = ", ".join(row)
-        c.execute(text(f"INSERT INTO tallies ({columns}) VALUES (:{', :'.join(row)})"), row)
+        insert(c, "tallies", row)
     engine.dispose()
     tickets = TicketStore(Database(uri))
     assert tickets.figures().total.answers == 3
@@ -150,18 +198,9 @@ def test_the_rolling_sums_of_before_there_were_labels_go_on(uri):
 def test_batches_and_tickets_of_before_there_were_projects_are_of_the_unnamed_one(uri):
     engine = create_engine(uri)
     with engine.begin() as c:
-        config = Config()
-        config.set_main_option("script_location", "annotation_queue:migrations")
-        config.attributes["connection"] = c
-        command.upgrade(config, "0007")
-        batch: dict[str, Any] = {"batch_id": "b", "created_at": 1.0, "sealed": True, "total": 1, "remaining": 1}
-        ticket: dict[str, Any] = dict.fromkeys(("phase", "payload", "reasons"), "") | {
-            "ticket_id": "t",
-            "batch_id": "b",
-        }
-        ticket |= {"payload": '{"ontology": "pets"}'}
-        ticket |= {"kind": "track", "video_id": "v", "priority": 0, "needs_lead": False, "attempt": 1}
-        ticket |= {"created_at": 1.0, "ordinal": 0, "state": "open", "lease_token": 0}
+        upgrade(c, "0007")
+        insert(c, "batches", BATCH)
+        insert(c, "tickets", TICKET)
         sums: dict[str, Any] = {
             "batch_id": "b",
             "kind": "track",
@@ -171,8 +210,7 @@ def test_batches_and_tickets_of_before_there_were_projects_are_of_the_unnamed_on
             "maker": "",
         }
         sums |= {"verdict": "", "needs_lead": False, "label": "", "added": 1.0}
-        for table, row in (("batches", batch), ("tickets", ticket), ("tallies", sums)):
-            c.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"), row)
+        insert(c, "tallies", sums)
     engine.dispose()
     tickets = TicketStore(Database(uri))
     assert tickets.batch("b").project == tickets.ticket("t").project == ""
