@@ -134,7 +134,7 @@ def test_no_model_proposes_for_an_import_wherever_it_is_killed(s, folder, monkey
         return lambda arguments, named: stage in arguments
 
     where, name, hit = {
-        "record": (admitted, "commit", lambda a, n: "others" in n),  # after the videos are judged
+        "record": (admitted, "commit", lambda a, n: "only" in n),  # after the videos are judged
         "commit": (parts, "commit_batch", lambda a, n: "videos" in a),
         "mark": (batches, "mark", at_stage(BatchStage.INGESTED)),
         "part": (parts, "write_part", lambda a, n: n["kind"] == "masklets"),
