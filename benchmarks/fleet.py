@@ -311,7 +311,8 @@ def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> di
     with connect(fleet.settings("look")) as s:
         fleet.client.trigger_dag("ingest", {"source": f"s3://{BUCKET}/incoming"}, "the-loop")
         pauses = [chance.uniform(10, 30) for _ in range(kills)]
-        roles = [name for _ in range(0, kills, len(KILLED)) for name in chance.sample(KILLED, len(KILLED))]  # all alike
+        # each role as often as the others
+        roles = [name for _ in range(0, kills, len(KILLED)) for name in chance.sample(KILLED, len(KILLED))]
         turn = time.monotonic() + 20
 
         def published() -> int:

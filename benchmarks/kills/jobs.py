@@ -89,7 +89,7 @@ def _replace_the_model(done: Path) -> None:
         note(f"propose {video.video_id}")
         return found
 
-    # mypy allows nobody to replace a function of a module: these stand for the model, and count what is done
+    # These replace the model and note each call; mypy does not allow replacing a function of a module.
     judge.normalise = noted  # type: ignore[attr-defined]
     propose.propose_video = propose_video  # type: ignore[assignment]
     propose._pinned_checkpoint = lambda s, batch_id: SimpleNamespace(name="blocks")  # type: ignore[assignment,return-value]

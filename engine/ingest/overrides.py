@@ -163,7 +163,7 @@ def conclude(
     if refused is not None:
         said = f"refused again, {refused.reason}: {refused.detail}"
     else:
-        said = "it is no video" if video is None else f"admitted as {video.video_id}"
+        said = "ignored: the file is no video" if video is None else f"admitted as {video.video_id}"
     blobs.write(_outcome(subject), json.dumps({"said": said}).encode())
     if is_released_again():
         return

@@ -203,7 +203,7 @@ def test_a_worker_that_is_killed_at_any_write_of_a_piece_loses_nothing(tmp_path,
 
 
 def test_a_piece_whose_worker_was_killed_before_its_commit_names_its_batch_when_it_is_run_again(s, source, monkeypatch):
-    """Without it, nobody is woken for the videos."""
+    """The DAG auto_masklets starts for the batches that a task returns."""
     piece = ingest.plan(s, str(source))[0]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(admitted, "commit", lambda *_, **__: (_ for _ in ()).throw(Killed()))
