@@ -13,7 +13,7 @@ two blocks a video (`kills/jobs.py`), so that 200 videos take minutes.
                     (each store has a key for them), the ids and times of operations, which people's programs make, and
                     the hash of an encoded video, as libx264 may give other bytes; `verify` compares it with the file
     equal           no such row, and the last release under faults holds the same masklets and passes `verify`
-    most_lost       videos at work in one killed worker, at most: each worker is set to one video at a time
+    most_lost       videos at work in one killed worker, at most
     repeated        videos that were decoded or searched again
     left            marks of attempts that nobody ended: two of them would condemn a video
     bad_inputs      generated videos, masks, JSON, Parquet and PNG files (`bad_inputs.py`): each is read, or refused
@@ -121,7 +121,7 @@ class Place:
                 root=self.root, s3_endpoint=self.endpoint, s3_timeout_s=size.timeout_s, catalog_uri=self.catalog_uri
             ),
             # all videos show the same two blocks
-            ingest=IngestSettings(source=SOURCE, workers=1, batch_videos=size.batch, near_duplicates=False),
+            ingest=IngestSettings(source=SOURCE, batch_videos=size.batch, near_duplicates=False),
             queue=QueueSettings(port=self.port, database_uri=self.queue_uri),
             logs=LogSettings(level="error"),
         )

@@ -115,7 +115,6 @@ class Fleet:
             "MASKLETS_MODEL__THREADS": "1",
             "MASKLETS_MODEL__EMBEDDINGS_GIB": "0.03",  # soon full, so that a soak shows what grows behind it
             "MASKLETS_INGEST__BATCH_VIDEOS": str(BATCH),
-            "MASKLETS_INGEST__WORKERS": "1",
             "MASKLETS_INGEST__NEAR_DUPLICATES": "false",  # all videos show the same two blocks
             "MASKLETS_AUTO__MAX_OBJECTS": "2",
             "MASKLETS_AUTO__KEYFRAME_S": "0",

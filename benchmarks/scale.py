@@ -9,10 +9,10 @@ measured. The checks of whole tables are left out: they look at one batch and ta
     publish_ratio              seconds of the last batches over those of the tenth and the next in a second store, which
                                has nine: published in turn, so that a busy machine slows both. Sums of 5
     publish_ratio_s3           the same with a store on a moto server, 40 batches of 20 videos
-    manifest_bytes_per_video   new bytes of the last publish, over its videos: the manifests of release and batch, and
-                               the marks. No part is among them, because no row is refused
-    catalog_bytes_per_video    new bytes of Iceberg's metadata by the same publish: the snapshots that are not expired,
-                               the manifests, and the batch's own files. Independent of what was published before
+    manifest_bytes_per_video   new bytes that a publish writes, over its videos: manifests, marks, Iceberg's metadata.
+                               The mean of the last 50: so often Iceberg's small manifests are merged. No part is
+                               among them, because no row is refused
+    catalog_bytes_per_video    those of them that are Iceberg's metadata
     one_video_read_ms_ratio    opening a release by its name and reading one video's masklets: a release of 10,000
                                videos over one of 100, the shortest of 15 times each
     one_video_read_ms_ratio_compacted   the same after `masklets compact` made large files, over the small release
@@ -72,6 +72,8 @@ READS = 15
 FINISHED = 10_000  # videos that a run finds done
 COMPACTED = 2**20  # bytes of a large file here: these masklets are a hundredth of real ones
 WRITERS = 8
+MERGED = 50  # publishes after which Iceberg's small manifests are merged
+PUBLISHED = ("warehouse/", "manifests/", "releases/", "release-numbers/", "batches/")  # where a publish writes bytes
 
 
 @dataclass(frozen=True)
@@ -203,10 +205,15 @@ def collect(s: Services, number: int, videos: int) -> tuple[str, list[str]]:
     return batch_id, ids
 
 
-def written(s: Services, before: dict[str, str]) -> dict[str, int]:
-    """Bytes of each blob that is new, or was changed, since this listing."""
-    now = dict(s.blobs.entries())
-    return {key: int(mark.split("-")[0]) for key, mark in now.items() if before.get(key) != mark}
+def sizes(s: Services) -> dict[str, str]:
+    """The files where a publish writes, each with its fingerprint."""
+    return {key: mark for prefix in PUBLISHED for key, mark in s.blobs.entries(prefix)}
+
+
+def written(s: Services, before: dict[str, str]) -> tuple[int, int]:
+    """Bytes of each file that is new, or was changed, since these `sizes`: all of them, and Iceberg's."""
+    new = {key: int(mark.split("-")[0]) for key, mark in sizes(s).items() if before.get(key) != mark}
+    return sum(new.values()), sum(size for key, size in new.items() if key.startswith("warehouse/"))
 
 
 def publish_timed(s: Services, batch_id: str) -> tuple[float, str]:
@@ -226,26 +233,26 @@ def publish_all(
     late, early, made = list[float](), list[float](), list[tuple[str, str]]()
     for number in range(1, begin):
         publish_timed(twin, collect(twin, number, videos)[0])
-    before: dict[str, str] = {}
+    new = list[tuple[int, int]]()
     for number in range(1, count + 1):
         batch_id, ids = collect(s, number, videos)
-        if number == count:
-            before = dict(s.blobs.entries())
+        before = sizes(s) if number > count - MERGED else None
         seconds, name = publish_timed(s, batch_id)
+        if before is not None:
+            new.append(written(s, before))
         made.append((name, ids[0]))
         if number > count - last:
             late.append(seconds)
             early.append(publish_timed(twin, collect(twin, begin + len(early), videos)[0])[0])
         print(f"\r{number} of {count}: {seconds:.2f} s ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    new = written(s, before)
-    catalog = sum(size for key, size in new.items() if key.startswith("warehouse/"))
+    every, catalog = (sum(of) / len(new) / videos for of in zip(*new, strict=True))
     figures = {
         "publish_ratio": sum(late) / sum(early),
         "tenth_s": sum(early) / last,
         "last_s": sum(late) / last,
-        "manifest_bytes_per_video": (sum(new.values()) - catalog) / videos,
-        "catalog_bytes_per_video": catalog / videos,
+        "manifest_bytes_per_video": every,
+        "catalog_bytes_per_video": catalog,
     }
     return figures, made
 

@@ -55,7 +55,7 @@ class IngestSettings(Section):
     test_share: float = Field(0.0, ge=0, lt=1)  # share of the videos in test: rounds measure nothing on them
     # columns of metadata.csv or metadata.parquet; the first that a video has decides its split: no author is in two
     split_by: tuple[str, ...] = ("author", "place")
-    workers: int = Field(2, ge=1)  # videos normalised at the same time
+    workers: int = Field(1, ge=1)  # videos normalised at the same time: if the process is killed, this work is lost
     # refuse a video that shows what an admitted one shows: encoded, scaled, cut, mirrored or marked again. False: only
     # the same bytes are refused
     near_duplicates: bool = True

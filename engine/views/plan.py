@@ -1,21 +1,17 @@
 """What a dataset of a given size needs: GPU-hours, storage, requests, tickets, people, weeks, money.
 
 Pure arithmetic over `Assumptions`. Each one has a value, a unit and where it comes from: measured by a benchmark of
-this project (`benchmarks/results/`), published, or assumed. People can change any of them. No assumption is hidden in
-the code below.
+this project (`benchmarks/results/`, compared by a test), published, or assumed. People can change any of them. No
+assumption is hidden in the code below.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 HOUR_S = 3600.0
 SAM2 = "SAM 2 paper, arXiv 2408.00714"
@@ -28,14 +24,13 @@ def _said(value: float, unit: str, source: str) -> Any:
     return field(default=value, metadata={"unit": unit, "from": source})
 
 
-def _measured(file: str, *path: str, unit: str, what: str) -> Any:
-    """A field whose value is in a result of a benchmark."""
-    return field(default=float("nan"), metadata={"unit": unit, "from": what, "file": file, "path": path})
+def _measured(value: float, unit: str, file: str, what: str) -> Any:
+    return _said(value, unit, f"measured, benchmarks/results/{file}: {what}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assumptions:
-    """Everything that the plan follows from. `read` fills in what was measured."""
+    """Everything that the plan follows from."""
 
     videos: float = _said(50_900, "videos", f"{SAM2}: SA-V")
     clip_s: float = _said(13.863, "s, mean length", f"{SAM2}: SA-V, 196 hours in 50,900 videos")
@@ -51,19 +46,12 @@ class Assumptions:
     select_s: float = _said(60, "s for an object", "assumed: to find a challenging object and click it")
     frame_s: float = _said(4.5, "s for an annotated frame", f"{SAM2}, table 1: phase 3")
     watch_speed: float = _said(1.0, "of real time", "assumed: a masklet is watched once, at normal speed")
-    verdict_s: float = _measured(
-        "keystrokes.json", "acts", "accept", "modelled_s", unit="s for a verdict", what="keys, by a model of hand times"
-    )
+    verdict_s: float = _measured(1.63, "s for a verdict", "keystrokes.json", "keys, by a model of hand times")
 
     # the model
     gpu_fps: float = _said(39.5, "frames/s, one object", f"{README}: SAM 2.1 large on an A100, compiled")
     object_share: float = _measured(
-        "tracker-cpu.json",
-        "run",
-        "module_seconds_per_frame",
-        "exact",
-        unit="of the encoder's time, for an object",
-        what="16 objects on a CPU; a GPU may differ",
+        0.495, "of the encoder's time, for an object", "tracker-cpu.json", "16 objects on a CPU; a GPU may differ"
     )
     grid_s: float = _said(8, "GPU s for a video", "assumed: 2,304 points in 21 crops; not measured on a GPU")
     propagations: float = _said(4, "propagations of a correction", "assumed: phase 3 propagates after each click")
@@ -71,23 +59,17 @@ class Assumptions:
     rounds: float = _said(5, "retraining rounds", f"{SAM2}, section 5.1: phase 3")
     round_gpu_h: float = _said(200, "GPU-hours a round", "assumed: 8 GPUs for a day")
     ingest_core_h: float = _measured(
+        0.4,
+        "core-hours for an hour of video",
         "ingest.json",
-        "core_hours",
-        "sav_size",
-        unit="core-hours for an hour of video",
-        what="decode, encode and search for copies, clips enlarged to SA-V's mean size; twice that with blurred faces",
+        "decode, encode and search for copies, clips enlarged to SA-V's mean size; twice that with blurred faces",
     )
 
     # the store
     video_gb_h: float = _said(3.6, "GB for an hour of video", "assumed: 8 Mbit/s at SA-V's mean of 1401 x 1037 px")
     mask_bytes: float = _said(357, "bytes for a mask", "measured on SA-V's own files: compressed run lengths")
     annotated_fps: float = _said(6, "masks a second", f"{SAM2}, section 5.1")
-    manifest_bytes: float = _measured(
-        "scale.json", "manifest_bytes_per_video", unit="bytes for a video", what="manifests of a publish"
-    )
-    catalog_bytes: float = _measured(
-        "scale.json", "catalog_bytes_per_video", unit="bytes for a video", what="Iceberg's metadata of a publish"
-    )
+    manifest_bytes: float = _measured(263, "bytes for a video", "scale.json", "what a publish writes")
     puts_a_video: float = _said(25, "writes for a video", "counted in the design: video, parts, markers, marks")
     gets_a_video: float = _said(60, "reads for a video", "counted in the design: each stage reads what it needs once")
 
@@ -137,46 +119,30 @@ class Plan:
         }
 
 
-def read(changed: Mapping[str, float] | None = None, results: Path = RESULTS) -> tuple[Assumptions, list[Stated]]:
-    """The assumptions with what was measured and what the caller changes, and where each comes from.
+def read(changed: Mapping[str, float] | None = None) -> tuple[Assumptions, list[Stated]]:
+    """The assumptions with what the caller changes, and where each comes from.
 
-    Raises ValueError for an unknown name or an impossible value, FileNotFoundError without the results.
+    Raises ValueError for an unknown name or an impossible value.
     """
     changed = changed or {}
     fields = {each.name: each for each in dataclasses.fields(Assumptions)}
     if unknown := sorted(set(changed) - set(fields)):
         raise ValueError(f"there is no assumption {unknown[0]!r}; they are {', '.join(fields)}")
-    standard, values, stated = Assumptions(), dict[str, float](), list[Stated]()
+    chosen, stated = Assumptions(**changed), list[Stated]()
     for name, each in fields.items():
-        source = str(each.metadata["from"])
-        if name in changed:
-            values[name], source = changed[name], "yours"
-        elif "file" in each.metadata:
-            file = results / each.metadata["file"]
-            values[name] = _number(json.loads(file.read_text()), each.metadata["path"])
-            source = f"measured, benchmarks/results/{file.name}: {source}"
-        else:
-            values[name] = getattr(standard, name)
-        if not 0 < values[name] < math.inf:
-            raise ValueError(f"{name} must be a number above 0, not {values[name]:g}")
-        if name in SHARES and values[name] > 1:
-            raise ValueError(f"{name} is a share of 1, not {values[name]:g}")
-        stated.append(Stated(name, values[name], str(each.metadata["unit"]), source))
-    return Assumptions(**values), stated
+        value: float = getattr(chosen, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a number above 0, not {value:g}")
+        if name in SHARES and value > 1:
+            raise ValueError(f"{name} is a share of 1, not {value:g}")
+        source = "yours" if name in changed else str(each.metadata["from"])
+        stated.append(Stated(name, value, str(each.metadata["unit"]), source))
+    return chosen, stated
 
 
-def _number(found: Any, path: tuple[str, ...]) -> float:
-    for key in path:
-        found = found[key]
-    if isinstance(found, dict):  # seconds of each module for 16 objects: how much one adds to what the encoder takes
-        others = sum(float(seconds) for name, seconds in found.items() if name != "encoder")
-        return others / 16 / float(found["encoder"])
-    return float(found)
-
-
-def make(changed: Mapping[str, float] | None = None, results: Path = RESULTS) -> Plan:
+def make(changed: Mapping[str, float] | None = None) -> Plan:
     """What the assumptions lead to. Raises as `read` does."""
-    a, stated = read(changed, results)
+    a, stated = read(changed)
     hours = a.videos * a.clip_s / HOUR_S
     manual, auto = a.videos * a.manual_a_video, a.videos * a.auto_a_video
     candidates = auto / a.accept_share
@@ -203,7 +169,7 @@ def make(changed: Mapping[str, float] | None = None, results: Path = RESULTS) ->
     masks = (candidates + manual + auto + corrections) * masks_a_masklet
     video_gb = hours * a.video_gb_h
     mask_gb = masks * a.mask_bytes / 1e9
-    metadata_gb = a.videos * (a.manifest_bytes + a.catalog_bytes) / 1e9
+    metadata_gb = a.videos * a.manifest_bytes / 1e9
     stored_gb = video_gb + mask_gb + metadata_gb
     puts, gets = a.videos * a.puts_a_video, a.videos * a.gets_a_video
     months = max(1.0, weeks * 7 / 30.4)

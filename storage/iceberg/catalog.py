@@ -23,12 +23,15 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import StagedTable, Table
 from pyiceberg.table.metadata import TableMetadataUtil, TableMetadataV2
 
+from storage.iceberg import avro_blocks
+
 if TYPE_CHECKING:
     from pyiceberg.table.metadata import TableMetadata
 
 _CACHED = 8  # metadata of tables in memory; that of 500 snapshots takes 2 MB
 _PLAIN, _COMPRESSED = ".metadata.json", ".gz.metadata.json"
 
+avro_blocks.install()
 
 _COMMITS = sa.Table(
     "masklets_commits",

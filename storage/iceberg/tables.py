@@ -59,10 +59,10 @@ _PROPERTIES = {
     "commit.retry.num-retries": "0",  # a blind retry could add a batch twice: `commit` retries itself
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "10",  # each commit lists them again
-    # Every commit lists the manifests: many small ones become one of 1 MB, which stays as it is.
+    # Every commit lists the manifests: 50 small ones become one, which is then large enough to stay as it is.
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "50",
-    "commit.manifest.target-size-bytes": str(2**20),
+    "commit.manifest.target-size-bytes": str(2**18),
     # Bounds cost bytes in every commit: only of the columns by which files are skipped.
     "write.metadata.metrics.default": "none",
     **{f"write.metadata.metrics.column.{name}": "full" for name in ("video_id", "batch_id", "source_uri", "stage")},
@@ -195,8 +195,8 @@ class Tables:
     def addresses(self, prefix: str) -> dict[str, list[str]]:
         """The source addresses that begin with `prefix`, by batch. Files with other sources are not read.
 
-        Grows slowly with the table: it opens a manifest for each 1 MB of their entries, and compares the bounds of each
-        data file. An import asks this once, and compaction makes the files few.
+        Grows slowly with the table: it opens a manifest for about 4,000 data files, and compares the bounds of each
+        file. An import asks this once, and compaction makes the files few.
         """
         from pyiceberg.expressions import StartsWith
 

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
-import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from engine.cli import main
 from engine.views import plan
+
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 
 
 def needs(**changed):
@@ -70,14 +72,36 @@ def test_needs_follow_from_the_assumptions(changed, name, factor):
     assert needs(**changed)[name] == pytest.approx(factor * needs()[name])
 
 
-def test_a_measured_part_is_read_from_the_results_of_its_benchmark(tmp_path):
-    folder = tmp_path / "results"
-    shutil.copytree(plan.RESULTS, folder)
-    (folder / "keystrokes.json").write_text(json.dumps({"acts": {"accept": {"modelled_s": 9.5}}}))
-    _, stated = plan.read(results=folder)
-    (verdict,) = [one for one in stated if one.name == "verdict_s"]
-    assert (verdict.value, verdict.source.partition(":")[0]) == (9.5, "measured, benchmarks/results/keystrokes.json")
-    assumed, stated = plan.read({"verdict_s": 3.0}, folder)
+def an_objects_share(seconds):
+    """What one of 16 objects adds to what the encoder takes."""
+    return sum(each for name, each in seconds.items() if name != "encoder") / 16 / seconds["encoder"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "path", "of"),
+    [
+        ("verdict_s", "keystrokes.json", ("acts", "accept", "modelled_s"), float),
+        ("object_share", "tracker-cpu.json", ("run", "module_seconds_per_frame", "exact"), an_objects_share),
+        ("ingest_core_h", "ingest.json", ("core_hours", "sav_size"), float),
+        ("manifest_bytes", "scale.json", ("manifest_bytes_per_video",), float),
+    ],
+)
+def test_a_measured_part_is_the_last_result_of_its_benchmark(name, file, path, of):
+    (stated,) = [one for one in plan.make().assumptions if one.name == name]
+    assert stated.source.startswith(f"measured, benchmarks/results/{file}: ")
+    found = json.loads((RESULTS / file).read_text())
+    for key in path:
+        found = found[key]
+    assert stated.value == pytest.approx(of(found), rel=0.005)
+
+
+def test_no_other_part_says_that_it_was_measured_by_a_benchmark():
+    measured = [one.name for one in plan.make().assumptions if one.source.startswith("measured, benchmarks/")]
+    assert measured == ["verdict_s", "object_share", "ingest_core_h", "manifest_bytes"]
+
+
+def test_a_changed_part_is_yours():
+    assumed, stated = plan.read({"verdict_s": 3.0})
     assert assumed.verdict_s == 3.0 and [one.source for one in stated if one.name == "verdict_s"] == ["yours"]
 
 

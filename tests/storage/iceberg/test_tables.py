@@ -13,6 +13,7 @@ import pytest
 from pyiceberg.table import DataScan
 
 from storage import arrow
+from storage.iceberg import avro_blocks
 from storage.iceberg.table_errors import (
     CatalogUnreachable,
     CommitFailed,
@@ -188,6 +189,18 @@ def test_small_manifests_are_merged_and_a_snapshot_still_knows_its_own_files(tmp
             snapshot = opened.load("masklets").current_snapshot()
             most = max(most, len(snapshot.manifests(opened.load("masklets").io)))
         assert most <= 7 and [m.masklet_id for m in opened.masklets()] == [f"m{n:02}" for n in range(14)]
+
+
+def test_a_manifest_holds_many_files_in_few_bytes(tables, tmp_path, video):
+    """One block for each entry would cost 300 bytes a file: they differ in little, and are compressed together."""
+    files = 2 * avro_blocks.BLOCK + 7
+    paths = [part(tmp_path, f"p{n:04}", Video, [video(f"v{n:04}")]) for n in range(files)]
+    snapshot = tables.commit("videos", paths, "b1").snapshot_id
+    loaded = tables.load("videos")
+    (manifest,) = loaded.snapshot_by_id(snapshot).manifests(loaded.io)
+    assert manifest.manifest_length < 100 * files
+    assert [file.uri for file in tables.added_files("videos", snapshot)] == list(map(str, paths))
+    assert tables.files_of("videos", "v0300") == [str(paths[300])]
 
 
 def test_rows_can_be_filtered_and_columns_chosen(tables, tmp_path, masklet):
