@@ -4,7 +4,8 @@
 
 The loop runs twice over the same short videos, from a bucket to the last release: once quietly, once under faults. The
 workers, the committer and the queue server are real processes, killed by SIGKILL at random moments; jobs are handed out
-and run again as Airflow's scheduler does it. The store is a moto server behind a proxy that spoils 5 % of the requests
+and run again as Airflow's scheduler does it. More videos go through Airflow itself, whose scheduler is killed, too
+(`kills/on_airflow.py`). The store is a moto server behind a proxy that spoils 5 % of the requests
 (`kills/s3_proxy.py`); catalog and queue are on a PostgreSQL server of their own. Only the model's search is replaced by
 two blocks a video (`kills/jobs.py`), so that 200 videos take minutes.
 
@@ -19,8 +20,10 @@ two blocks a video (`kills/jobs.py`), so that 200 videos take minutes.
     bad_inputs      generated videos, masks, JSON, Parquet and PNG files (`bad_inputs.py`): each is read, or refused
     crashes         errors without a type of the project's own
     hangs           jobs or inputs without an end in time
+    airflow         the figures of the part on Airflow; they are in the sums, too
 
-Needs PostgreSQL. `--quick` is smaller: under 45 seconds on a quiet machine. The last line is JSON.
+Needs PostgreSQL; the part on Airflow also redis-server and nginx. `--quick` is smaller, without that part: under 45
+seconds on a quiet machine. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -30,28 +33,25 @@ import hashlib
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 from pydantic import SecretStr
 
-from annotation_queue.client import QueueClient
-from annotation_queue.records import Kind, Reason, Role
+from annotation_queue.records import Role, Ticket
 from benchmarks import bad_inputs
-from benchmarks.kills import jobs, s3_proxy
+from benchmarks.kills import jobs, reviewer, s3_proxy
 from benchmarks.kills.processes import CONTEXT, Crew, Killer, QueueServer, Tally
+from benchmarks.kills.servers import BUCKET, ENVIRONMENT, SOURCE, SpoiltBucket, make_videos, moto, new_database
 from benchmarks.queue import PrivatePostgres
 from engine import batches
 from engine.processes.ports import free_port
@@ -60,14 +60,11 @@ from engine.settings import IngestSettings, LogSettings, QueueSettings, Settings
 from engine.stages import propose, review
 from storage.dataset import releases
 from storage.records import Verdict
-from storage.videos import video
 
-BUCKET, SOURCE, PASSWORD = "faults", "s3://faults/incoming", "a long password"
 COMMITTERS = 2
 SHARE = 0.05  # of the requests to the bucket that are spoilt
 HANGS = 1.25  # a "timeout" of the bucket lasts for so many times what the clients wait
-WEIGHTS = {"worker": 6, "committer": 3, "queue": 1}  # how often each role is killed
-UP_S = 60.0
+WEIGHTS = {"worker": 6, "committer": 3, "queue": 1, "scheduler": 4}  # how often each role is killed
 PRELOADED = [  # what the processes would import: a process that takes a killed one's place begins at once
     "annotation_queue.api.app",
     "benchmarks.kills.jobs",
@@ -80,8 +77,6 @@ PRELOADED = [  # what the processes would import: a process that takes a killed 
     "pyiceberg.io.pyarrow",
     "uvicorn",
 ]
-ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
-ENVIRONMENT |= {"AWS_EC2_METADATA_DISABLED": "true", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -94,12 +89,25 @@ class Size:
     kills: int
     timeout_s: float  # of a request to the bucket; a busy machine needs more than a moment for an answer
     bad_inputs: int
-    trainer_kills: int
-    outage_s: float  # seconds of each outage; 0: none
+    airflow_videos: int = 0  # videos, and kills, of the run on Airflow
+    airflow_kills: int = 0
+    trainer_kills: int = 0
+    outage_s: float = 0  # seconds of each outage; 0: none
 
 
-FULL = Size(videos=200, batch=20, workers=4, kills=50, timeout_s=4, bad_inputs=1000, trainer_kills=4, outage_s=60)
-QUICK = Size(videos=6, batch=3, workers=3, kills=3, timeout_s=0.6, bad_inputs=240, trainer_kills=0, outage_s=0)
+FULL = Size(
+    videos=200,
+    batch=20,
+    workers=4,
+    kills=50,
+    timeout_s=4,
+    bad_inputs=1000,
+    airflow_videos=40,
+    airflow_kills=10,
+    trainer_kills=4,
+    outage_s=60,
+)
+QUICK = Size(videos=6, batch=3, workers=3, kills=3, timeout_s=0.6, bad_inputs=240)
 
 
 @dataclass(frozen=True)
@@ -127,103 +135,15 @@ class Place:
         )
 
 
-@contextmanager
-def moto() -> Iterator[str]:
-    """An S3 server in a process of its own, with the bucket."""
-    import boto3
-
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: httpx.get(f"http://127.0.0.1:{port}/moto-api/", trust_env=False).is_success)
-        boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}").create_bucket(Bucket=BUCKET)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(ready: Callable[[], bool], seconds: float = UP_S) -> None:
-    """Waits until a server answers. Raises RuntimeError."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if ready():
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.05)
-    raise RuntimeError("a server does not answer")
-
-
-class SpoiltBucket:
-    """The proxy as a process. `counts`, `gone` and `delay_s`: see `s3_proxy.Proxy`."""
-
-    def __init__(self, upstream: str, share: float, seed: int, hang_s: float = 5.0) -> None:
-        self.counts, self.gone = CONTEXT.Array("q", len(s3_proxy.KINDS) + 1), CONTEXT.Value("i", 0)
-        self.delay_s = CONTEXT.Value("d", 0.0)
-        port = free_port()
-        arguments = (port, upstream, share, seed, hang_s, self.counts, self.gone, self.delay_s)
-        self._process = CONTEXT.Process(target=s3_proxy.serve, args=arguments, daemon=True)
-        self._process.start()
-        self.url = f"http://127.0.0.1:{port}"
-
-    @property
-    def errors(self) -> dict[str, int]:
-        """How often each kind of trouble happened."""
-        return {kind: self.counts[n] for n, kind in enumerate(s3_proxy.KINDS)}
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.join()
-
-
-def make_videos(endpoint: str, count: int, prefix: str = "incoming", first: int = 0) -> None:
-    """Puts short videos into the bucket, each number with other bytes."""
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=endpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        for n in range(first, first + count):
-            path = Path(folder) / "video.mp4"
-            frames = np.full((24, 64, 96, 3), 40, np.uint8)
-            for t in range(24):
-                frames[t, 10:40, (n + 2 * t) % 60 : (n + 2 * t) % 60 + 30] = (n % 200, 60 + n // 100, 200 - n % 100)
-            video.write(path, frames)
-            client.upload_file(str(path), BUCKET, f"{prefix}/{n:04d}.mp4")
-            path.unlink()
-
-
 def is_rejected(masklet_id: str) -> bool:
     """Whether the reviewer rejects a masklet: every tenth, always the same ones."""
     return int(hashlib.sha256(masklet_id.encode()).hexdigest(), 16) % 10 == 0
 
 
-class Vera(threading.Thread):
-    """A reviewer: takes one ticket after another."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(daemon=True)
-        self.answers, self.over = 0, threading.Event()
-        with connect(settings) as s:
-            _, accounts = s.open_queue()
-            accounts.add("vera", [Role.VERIFIER], PASSWORD)
-        self._client = QueueClient(settings.queue_url, username="vera", password=PASSWORD, patience_s=UP_S)
-
-    def run(self) -> None:
-        with self._client as client:
-            while not self.over.is_set():
-                ticket = client.claim([Kind.VERIFY])
-                if ticket is None:
-                    self.over.wait(0.1)
-                    continue
-                assert ticket.masklet_id is not None
-                if is_rejected(ticket.masklet_id):
-                    client.finish(ticket, verdict=Verdict.REJECT, reasons=[Reason.NOT_AN_OBJECT])
-                else:
-                    client.finish(ticket, verdict=Verdict.ACCEPT)
-                self.answers += 1
+def verdict_on(ticket: Ticket, _: int = 0) -> Verdict:
+    """The reviewer's verdict."""
+    assert ticket.masklet_id is not None
+    return Verdict.REJECT if is_rejected(ticket.masklet_id) else Verdict.ACCEPT
 
 
 def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str = "", seed: int = 1) -> dict[str, Any]:
@@ -235,7 +155,10 @@ def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str 
     done.touch()
     served = place.settings("queue", size)
     with ExitStack() as stack:
-        vera = Vera(served)
+        with connect(served) as s:
+            _, accounts = s.open_queue()
+            accounts.add(reviewer.NAME, [Role.VERIFIER], reviewer.PASSWORD)
+        vera = reviewer.Vera(served.queue_url, verdict_on)
         server = QueueServer(served, ENVIRONMENT)
         stack.callback(server.close)
         vera.start()
@@ -258,7 +181,7 @@ def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str 
             roles = {"worker": workers.busy, "committer": committers.busy, "queue": server.busy}
             killing = (Killer(look.blobs, tally, seed), roles, kills, size.videos * (2 + jobs.MASKLETS))
             threading.Thread(
-                target=_kill_all, args=(*killing, lambda: _lines(done) + vera.answers, vera.over), daemon=True
+                target=kill_all, args=(*killing, lambda: count_lines(done) + vera.answers, vera.over), daemon=True
             ).start()
 
         def carry(batch_id: str) -> None:
@@ -302,35 +225,39 @@ def _is_collected(s: Services, batch_id: str) -> bool:
     return batches.facts(s.blobs, batch_id, batches.BatchStage.COLLECTED) is not None
 
 
-def _kill_all(
+def kill_all(
     killer: Killer,
-    roles: dict[str, Callable[[], list[int]]],
+    roles: Mapping[str, Callable[[], list[int]]],
     kills: int,
     total: int,
     progress: Callable[[], int],
     over: threading.Event,
 ) -> None:
-    """Kills one process whenever the progress has reached one of so many random marks up to `total`."""
+    """Kills one process whenever the progress has reached one of so many random marks up to `total`.
+
+    roles: of each role the processes that may be killed now.
+    """
     chance = killer.chance
     for mark in sorted(chance.uniform(0, 0.95 * total) for _ in range(kills)):
         while progress() < mark and not over.wait(0.02):
             pass
         time.sleep(chance.uniform(0, 0.1))
         while not over.is_set():
-            (role,) = chance.choices(list(roles), weights=list(WEIGHTS.values()))
+            (role,) = chance.choices(list(roles), weights=[WEIGHTS[role] for role in roles])
             pids = roles[role]()
             if pids and killer.kill(role, chance.choice(pids)):
                 break
             time.sleep(0.01)
 
 
-def _tell(vera: Vera, done: Path, tally: Tally) -> None:
+def _tell(vera: reviewer.Vera, done: Path, tally: Tally) -> None:
     """Says now and then how far a run has come."""
     while not vera.over.wait(10):
-        _say(f"  {_lines(done)} videos worked on, {vera.answers} answers, kills {dict(tally.kills)}")
+        say(f"  {count_lines(done)} videos worked on, {vera.answers} answers, kills {dict(tally.kills)}")
 
 
-def _lines(path: Path) -> int:
+def count_lines(path: Path) -> int:
+    """Lines of a file."""
     return path.read_bytes().count(b"\n")
 
 
@@ -372,6 +299,20 @@ def compare(quiet: Settings, stormy: Settings) -> dict[str, Any]:
     }
 
 
+def quiet_place(folder: Path, endpoint: str) -> Place:
+    """The place of a run without faults, in a folder and SQLite; only the videos come from the bucket."""
+    home = folder / "quiet"
+    home.mkdir()
+    return Place(
+        folder=home,
+        root=str(home / "store"),
+        endpoint=endpoint,
+        catalog_uri=f"sqlite:///{home}/catalog.db",
+        queue_uri=f"sqlite:///{home}/queue.db",
+        port=free_port(),
+    )
+
+
 @contextmanager
 def scene(size: Size, seed: int) -> Iterator[tuple[Place, Place, Place, SpoiltBucket]]:
     """The servers and the videos: places for a quiet run, for one under faults, and for a look at the latter."""
@@ -384,16 +325,8 @@ def scene(size: Size, seed: int) -> Iterator[tuple[Place, Place, Place, SpoiltBu
             postgres = made.result()
         stack.callback(postgres.close)
         postgres.start()
-        for side in ("quiet", "stormy"):
-            (folder / side).mkdir()
-        quiet = Place(
-            folder=folder / "quiet",
-            root=str(folder / "quiet" / "store"),
-            endpoint=honest,
-            catalog_uri=f"sqlite:///{folder}/quiet/catalog.db",
-            queue_uri=f"sqlite:///{folder}/quiet/queue.db",
-            port=free_port(),
-        )
+        quiet = quiet_place(folder, honest)
+        (folder / "stormy").mkdir()
         bucket = SpoiltBucket(honest, SHARE, seed, HANGS * size.timeout_s)
         stack.callback(bucket.close)
         stormy = Place(
@@ -412,14 +345,22 @@ def under_kills(size: Size, seed: int) -> dict[str, Any]:
     calm = Tally()
     with scene(size, seed) as (quiet, stormy, seen, bucket):
         since = time.monotonic()
-        _say("the quiet run")
+        say("the quiet run")
         loop(quiet, size, calm)
-        _say(f"the run under faults ({time.monotonic() - since:.0f} s)")
+        say(f"the run under faults ({time.monotonic() - since:.0f} s)")
         found = storm(stormy, size, bucket, seen.endpoint, seed)
-        _say("comparing")
+        say("comparing")
         found |= compare(quiet.settings("quiet", size), seen.settings("seen", size))
     add(found, {"crashes": len(calm.crashes), "crash": calm.crashes[:1], "hangs": calm.hangs})
     return found
+
+
+def airflow(size: Size, seed: int) -> dict[str, Any]:
+    """The part on Airflow."""
+    from benchmarks.kills import on_airflow
+
+    say("Airflow")
+    return on_airflow.under_kills(size.airflow_videos, size.airflow_kills, size.timeout_s, seed)
 
 
 def storm(place: Place, size: Size, bucket: SpoiltBucket, honest: str, seed: int) -> dict[str, Any]:
@@ -446,22 +387,14 @@ def storm(place: Place, size: Size, bucket: SpoiltBucket, honest: str, seed: int
     }
 
 
-def new_database(postgres: PrivatePostgres, name: str) -> str:
-    """The URI of a new database."""
-    import psycopg
-
-    with psycopg.connect(host=str(postgres.home), user="postgres", dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return postgres.uri.replace("/postgres?", f"/{name}?")
-
-
 def add(found: dict[str, Any], more: dict[str, Any]) -> None:
     """Adds a part's figures; counts and lists of the same name are summed."""
     for name, value in more.items():
         found[name] = found[name] + value if isinstance(value, int | list) and name in found else value
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a line about the progress."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -470,24 +403,35 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer videos and kills")
     parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the kills and the S3 errors")
+    parser.add_argument("--only", choices=("airflow",), help="only this part, at full size")
     chosen = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     size = QUICK if chosen.quick else FULL
+    if chosen.only:
+        print(json.dumps(airflow(FULL, chosen.seed) | {"seed": chosen.seed}))
+        return
     CONTEXT.set_forkserver_preload(PRELOADED)  # before the first process
     with ThreadPoolExecutor(1) as beside:  # the bad inputs need no server and meet no kills
         inputs = beside.submit(bad_inputs.try_all, CONTEXT, size.bad_inputs, chosen.seed)
         found = under_kills(size, chosen.seed)
     add(found, inputs.result())
+    if size.airflow_kills:
+        on = airflow(size, chosen.seed)
+        add(found, {name: on[name] for name in ("videos", "kills", "s3_errors", "lost", "doubled", "left", "hangs")})
+        add(found["kills_by_role"], on["kills_by_role"])
+        found["most_lost"] = max(found["most_lost"], on["most_lost"])
+        found["equal"] &= on["equal"]
+        found["airflow"] = on
     if size.trainer_kills:
         from benchmarks.kills import trainer
 
-        _say("a trainer")
+        say("a trainer")
         add(found, trainer.under_kills(size.trainer_kills, chosen.seed))
         found["kills_by_role"]["trainer"] = found["trainer_kills"]
     if size.outage_s:
         from benchmarks.kills import outages
 
-        _say("outages")
+        say("outages")
         with moto() as honest:
             bucket = SpoiltBucket(honest, 0.0, chosen.seed)
             add(found, outages.try_all(size.outage_s, bucket))

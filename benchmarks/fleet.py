@@ -47,7 +47,8 @@ from boto3.exceptions import Boto3Error
 from annotation_queue.client import QueueClient, new_id, now
 from annotation_queue.errors import LeaseLost
 from annotation_queue.records import Kind, NewOperation, Role, Ticket
-from benchmarks.faults import BUCKET, ENVIRONMENT, SpoiltBucket, make_videos, moto, new_database
+from benchmarks.kills.reviewer import NAME, PASSWORD, Vera
+from benchmarks.kills.servers import BUCKET, ENVIRONMENT, SpoiltBucket, make_videos, moto, new_database
 from benchmarks.queue import PrivatePostgres
 from engine import batches
 from engine.batches import BatchStage
@@ -86,6 +87,7 @@ http {{
   }}
 }}
 """
+WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu"}
 SOAKED = ("api-server", "scheduler", "dag-processor", "queue-0", "queue-1", "worker-cpu", "worker-gpu")
 KILLED = ("worker-cpu", "worker-gpu", "scheduler", "queue-0", "queue-1")
 
@@ -93,8 +95,18 @@ KILLED = ("worker-cpu", "worker-gpu", "scheduler", "queue-0", "queue-1")
 class Fleet:
     """All servers, in one folder."""
 
-    def __init__(self, folder: Path, store: str, postgres: PrivatePostgres) -> None:
-        self.folder, self.store = folder, store
+    def __init__(
+        self,
+        folder: Path,
+        store: str,
+        postgres: PrivatePostgres,
+        *,
+        workers: Mapping[str, str] = WORKERS,
+        policy: str = POLICY,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """workers: the queue of each.  policy: the module `airflow_local_settings`.  settings: further variables."""
+        self.folder, self.store, self.workers = folder, store, workers
         uris = {name: new_database(postgres, name) for name in ("airflow", "queue", "catalog", "mlflow")}
         self.ports = {name: free_port() for name in ("airflow", "nginx", "queue-0", "queue-1", "redis")}
         self.home = folder / "airflow"
@@ -123,6 +135,7 @@ class Fleet:
             "MASKLETS_AIRFLOW__PASSWORD": airflow_config.saved_password(self.home),
             "MASKLETS_AIRFLOW__INGEST_EVERY_S": "86400",
             "MASKLETS_AIRFLOW__RECONCILE_EVERY_S": "30",
+            **(settings or {}),
         }
         database = uris["airflow"]
         self.airflow = {
@@ -135,7 +148,7 @@ class Fleet:
             "AIRFLOW__OPERATORS__DEFAULT_QUEUE": "cpu",
         }
         (self.home / "config").mkdir()
-        (self.home / "config" / "airflow_local_settings.py").write_text(POLICY)
+        (self.home / "config" / "airflow_local_settings.py").write_text(policy)
         self.supervisor = Supervisor(say)
 
     def settings(self, name: str) -> Settings:
@@ -150,8 +163,8 @@ class Fleet:
         self.run("redis", [*redis, "--dir", str(self.folder)])
         with connect(self.settings("queue-0")) as s:
             _, accounts = s.open_queue()
-            accounts.add("vera", [Role.VERIFIER], "a long password")
-            accounts.add("ann", [Role.ANNOTATOR], "a long password")
+            accounts.add(NAME, [Role.VERIFIER], PASSWORD)
+            accounts.add("ann", [Role.ANNOTATOR], PASSWORD)
         token = (self.folder / "queue-0" / "pipeline.token").read_text().strip()
         self.variables["MASKLETS_QUEUE__TOKEN"] = token
         shutil.copytree(self.folder / "queue-0", self.folder / "queue-1")
@@ -178,8 +191,8 @@ class Fleet:
             self.run(name, [sys.executable, "-m", "airflow", name])
         self.wait(lambda: bool(self.client.version()), "the API server")
         self.client.set_pool(POOL, 2)
-        self.worker("worker-cpu", "cpu")
-        self.worker("worker-gpu", "gpu")
+        for name, queues in self.workers.items():
+            self.worker(name, queues)
         self.supervisor.watch()
         self.wait(lambda: self.client.parsed(since) >= set(DAG_IDS), "the DAGs")
         self.wait(lambda: httpx.get(self.queue_url + "/healthz", trust_env=False).is_success, "the queue")
@@ -246,24 +259,14 @@ class Fleet:
         return (max(times) - min(times)).total_seconds()
 
 
-class Vera(threading.Thread):
-    """The reviewer: accepts every ticket, through nginx. refined: every n-th one gets "refine"; None: none does."""
+def accept(ticket: Ticket, answers: int) -> Verdict:
+    """Accepts every masklet."""
+    return Verdict.ACCEPT
 
-    def __init__(self, url: str, refined: int | None = None) -> None:
-        super().__init__(daemon=True)
-        self.url, self.refined, self.over, self.answers = url, refined, threading.Event(), 0
 
-    def run(self) -> None:
-        with QueueClient(self.url, username="vera", password="a long password", patience_s=300) as client:
-            while not self.over.is_set():
-                ticket = client.claim([Kind.VERIFY])
-                if ticket is None:
-                    self.over.wait(0.5)
-                    continue
-                refine = self.refined is not None and self.answers % self.refined == 0
-                with suppress(LeaseLost):  # on a starved machine; the ticket comes again
-                    client.finish(ticket, verdict=Verdict.REFINE if refine else Verdict.ACCEPT)
-                    self.answers += 1
+def refine_some(ticket: Ticket, answers: int) -> Verdict:
+    """Wants a correction of every second masklet."""
+    return Verdict.ACCEPT if answers % 2 else Verdict.REFINE
 
 
 class Ann(threading.Thread):
@@ -274,7 +277,7 @@ class Ann(threading.Thread):
         self.url, self.over, self.masks = url, threading.Event(), 0
 
     def run(self) -> None:
-        with QueueClient(self.url, username="ann", password="a long password", patience_s=300) as client:
+        with QueueClient(self.url, username="ann", password=PASSWORD, patience_s=300) as client:
             while not self.over.is_set():
                 ticket = client.claim([Kind.TRACK])
                 if ticket is None:
@@ -303,7 +306,7 @@ class Ann(threading.Thread):
 
 def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> dict[str, Any]:
     """Part 1."""
-    vera = Vera(fleet.queue_url)
+    vera = Vera(fleet.queue_url, accept)
     vera.start()
     killed = dict.fromkeys(KILLED, 0)
     since = time.monotonic()
@@ -375,7 +378,7 @@ def throughput(fleet: Fleet, bucket: SpoiltBucket) -> dict[str, Any]:
 
 def soak(fleet: Fleet, honest: str, minutes: float) -> dict[str, Any]:
     """The loop at a low rate, and the memory of the servers."""
-    people = (Vera(fleet.queue_url, refined=2), Ann(fleet.queue_url))
+    people = (Vera(fleet.queue_url, refine_some), Ann(fleet.queue_url))
     for person in people:
         person.start()
     samples: dict[str, list[float]] = {name: [] for name in SOAKED}

@@ -10,19 +10,20 @@ import pytest
 
 from benchmarks import bad_inputs, faults
 from benchmarks.kills.jobs import MASKLETS
+from benchmarks.kills.servers import ENVIRONMENT
 from engine.services import connect
 from storage.records import content_id
 
 pytestmark = pytest.mark.server
 
-SHORT = faults.Size(videos=3, batch=5, workers=2, kills=3, timeout_s=2, bad_inputs=0, trainer_kills=0, outage_s=0)
+SHORT = faults.Size(videos=3, batch=5, workers=2, kills=3, timeout_s=2, bad_inputs=0)
 
 
 def test_kills_and_s3_errors_lose_nothing_and_double_nothing(monkeypatch):
     if not (list(Path("/usr/lib/postgresql").glob("*/bin")) or shutil.which("initdb")):
         assert "CI" not in os.environ
         pytest.skip("no PostgreSQL server is installed")
-    for name, value in faults.ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     with faults.scene(SHORT, seed=3) as (_, stormy, seen, bucket):
         found = faults.storm(stormy, SHORT, bucket, seen.endpoint, seed=3)

@@ -70,7 +70,7 @@ def is_typed(error: BaseException) -> bool:
     return type(error).__module__.startswith(ROOMS) or isinstance(error, OSError)
 
 
-def _replace_the_model(done: Path) -> None:
+def replace_the_model(done: Path) -> None:
     """Takes the model's place in this process, and notes the work on each video."""
     normalise = storage_normalise.normalise
 
@@ -114,7 +114,7 @@ JOBS: dict[str, Callable[..., Any]] = {
 def work(line: Connection, settings: Settings, done: Path, environment: dict[str, str]) -> None:
     """Does the jobs that come over a line, until it is closed. Answers with the result, or with the error."""
     os.environ.update(environment)
-    _replace_the_model(done)
+    replace_the_model(done)
     s: Services | None = None
     while True:
         try:

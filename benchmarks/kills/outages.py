@@ -128,7 +128,7 @@ def database_gone(seconds: float) -> Case:
 
 
 def bucket_gone(seconds: float, bucket: Any) -> Case:
-    """Every connection to the bucket breaks for some seconds. bucket: a `faults.SpoiltBucket`."""
+    """Every connection to the bucket breaks for some seconds. bucket: a `servers.SpoiltBucket`."""
     case = Case()
     with tempfile.TemporaryDirectory() as name:
         storage = StorageSettings(root="s3://faults/outage", s3_endpoint=bucket.url, s3_timeout_s=2)
@@ -223,7 +223,7 @@ def _people(settings: Settings, tokens: list[str]) -> Iterator[list[QueueClient]
 
 
 def try_all(seconds: float, bucket: Any) -> dict[str, Any]:
-    """All cases, each with an outage of so many seconds. bucket: a `faults.SpoiltBucket` that spoils nothing."""
+    """All cases, each with an outage of so many seconds. bucket: a `servers.SpoiltBucket` that spoils nothing."""
     passed = table_checks.Report(success=True, results=(), docs_index=None)
     cases: dict[str, Callable[[], Case]] = {
         "disk_full": lambda: disk_full(seconds),

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import queue
 import random
-import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -198,32 +197,48 @@ class Killer:
         self.blobs, self.tally, self.chance = blobs, tally, random.Random(seed)
 
     def kill(self, role: str, pid: int) -> bool:
-        """Kills a process; False if it is spared, or gone."""
+        """Kills a process with all that it has started; False if it is spared, or gone."""
         try:
-            os.kill(pid, signal.SIGSTOP)
-        except ProcessLookupError:
+            first = psutil.Process(pid)
+            first.suspend()
+            tree = [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
             return False
-        mine, before = self._attempts(pid)
-        if mine & before:
-            os.kill(pid, signal.SIGCONT)
+        for each in tree[1:]:
+            with suppress(psutil.NoSuchProcess):
+                each.suspend()
+        mine, before = self._attempts({each.pid for each in tree})
+        is_spared = bool(mine & before)
+        for each in reversed(tree):
+            try:
+                if is_spared:
+                    each.resume()
+                else:
+                    each.kill()
+            except psutil.NoSuchProcess:  # somebody else has ended it, such as its crew
+                if each is first:
+                    return False
+        if is_spared:
             self.tally.spared += 1
-            return False
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:  # somebody else has ended it, such as its crew
             return False
         self.tally.kills[role] += 1
         self.tally.most_lost = max(self.tally.most_lost, len(mine))
         return True
 
-    def _attempts(self, pid: int) -> tuple[set[str], set[str]]:
-        """The subjects that this process works on, and those at which another one has died."""
+    def _attempts(self, pids: AbstractSet[int]) -> tuple[set[str], set[str]]:
+        """The subjects that these processes work on, and those at which another one has died."""
         mine, before = set[str](), set[str]()
         for key in self.blobs.keys("attempts/"):
             with suppress(BlobMissing):
                 of = int(json.loads(self.blobs.read(key))["pid"])
-                if of == pid:
+                if of in pids:
                     mine.add(key.rpartition("/")[0])
-                elif not psutil.pid_exists(of):
+                elif not _lives(of):
                     before.add(key.rpartition("/")[0])
         return mine, before
+
+
+def _lives(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
