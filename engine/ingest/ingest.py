@@ -38,6 +38,7 @@ from engine.ingest.readers import Reader
 from engine.ingest.sources import NoSource, SourceFile, bad_tables, list_files, open_source
 from engine.progress import Progress
 from engine.services import Services
+from storage import log_ids
 from storage.blobs.base import BlobDamaged, BlobMissing, Blobs, check_create_only, read_json
 from storage.lease import InUse
 from storage.records import Quarantined, Refusal, Video, content_id
@@ -361,7 +362,13 @@ def _judge_all(
     """
 
     def judge_one(file: SourceFile) -> FileResult:
-        return judge(by, file, frozenset(act.reason for act in acts.get(file.uri, ())))
+        result = judge(by, file, frozenset(act.reason for act in acts.get(file.uri, ())))
+        with log_ids.about(video_id=result.video.video_id if result.video else ""):
+            if result.refused:
+                _log.info("refused %s: %s, %s", file.uri, result.refused.reason, result.refused.detail)
+            elif result.outcome is Outcome.ADMITTED:
+                _log.info("admitted %s", file.uri)
+        return result
 
     calm = [file for file in files if not kills[file.file_id]]
     results = []

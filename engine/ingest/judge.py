@@ -26,6 +26,7 @@ from engine.ingest.readers import Annotation, Reader
 from engine.ingest.sources import SourceFile, as_utf8
 from engine.services import Services
 from engine.settings import IngestSettings
+from storage import log_ids
 from storage.blobs.base import BlobError, BlobMissing, Blobs, BlobUnreachable, check_key
 from storage.formats import sav
 from storage.formats.imported import AnnotationError, Description
@@ -191,7 +192,8 @@ def _admit(
         looks = looker.looks()
         if index is not None:
             lifts = Refusal.NEAR_DUPLICATE in lifted
-            with attempts.attempt(s.blobs, "ingest", file.file_id):  # large videos, large tables: memory may end
+            # large videos, large tables: memory may end
+            with log_ids.about(video_id=record.video_id), attempts.attempt(s.blobs, "ingest", file.file_id):
                 found = index.check_in(record.video_id, looks, _alike(settings, notes is not None), keep=lifts)
             if found and not lifts:
                 raise Refused(Refusal.NEAR_DUPLICATE, _how_alike(s.blobs, found))

@@ -42,6 +42,7 @@ from engine.rounds.record import (
     waiting_of,
 )
 from engine.services import Services
+from storage import log_ids
 from storage.blobs.base import BlobDamaged, BlobMissing
 from storage.dataset import releases
 from storage.dataset.batch_manifests import ReleaseError
@@ -88,7 +89,7 @@ def train(s: Services, round_id: str, report: Callable[[TrainingProgress], None]
 
     if not parallel.is_single():
         raise ValueError("a round starts its own processes: run it without torchrun, and set rounds.launcher")
-    with _failure_recorded(s, round_id):
+    with _step(s, round_id, "train"):
         _train(s, round_id, report)
     return round_id
 
@@ -113,15 +114,21 @@ def folder_of(s: Services, round_id: str) -> Path:
 
 
 @contextlib.contextmanager
-def _failure_recorded(s: Services, round_id: str) -> Iterator[None]:
-    """Record the error of a step. `decide` removes the record: only the last step completes a round."""
-    try:
-        yield
-    except Exception as error:
-        trouble.record(s.blobs, trouble.NO_BATCH, "retrain", f"{round_id}: {first_line(error)}")
-        if is_permanent(error) and not isinstance(error, NoSuchRound):
-            note_failure(s, round_id, first_line(error))
-        raise
+def _step(s: Services, round_id: str, name: str) -> Iterator[None]:
+    """Records the error of a step; its log lines carry the round's checkpoint.
+
+    `decide` removes the record: only the last step completes a round.
+    """
+    with log_ids.about(checkpoint=round_id):
+        log.info("%s begins", name)
+        try:
+            yield
+        except Exception as error:
+            trouble.record(s.blobs, trouble.NO_BATCH, "retrain", f"{round_id}: {first_line(error)}")
+            if is_permanent(error) and not isinstance(error, NoSuchRound):
+                note_failure(s, round_id, first_line(error))
+            raise
+        log.info("%s is done", name)
 
 
 def train_round(s: Services, begun: Round, report: Callable[[TrainingProgress], None] = lambda progress: None) -> None:
@@ -175,7 +182,7 @@ def _parent(begun: Round) -> Checkpoint:
 
 def evaluate(s: Services, round_id: str) -> str:
     """Measures the round's checkpoint and its parent on the release's held-out videos. Raises NoSuchRound."""
-    with _failure_recorded(s, round_id):
+    with _step(s, round_id, "evaluate"):
         _evaluate(s, round_id)
     return round_id
 
@@ -229,8 +236,9 @@ def decide(s: Services, round_id: str) -> RoundResult:
     checkpoint serves meanwhile, the round is not promoted. If the settings ask for a person's approval, a round that
     passed waits for `answer`, and the result says so. Raises NoSuchRound.
     """
-    with _failure_recorded(s, round_id):
+    with _step(s, round_id, "decide"):
         outcome = _decide(s, round_id)
+        log.info("%s", "; ".join(outcome.reasons))
     trouble.remove(s.blobs, trouble.NO_BATCH, "retrain")
     return outcome
 

@@ -10,9 +10,14 @@ import pytest
 import structlog
 
 from engine import logs, trouble
-from engine.settings import LogSettings
+from engine.ingest import ingest
+from engine.rounds import retraining
+from engine.rounds.record import NoSuchRound
+from engine.services import connect
+from engine.settings import LogSettings, Settings
 from storage import log_ids
 from storage.blobs.folder import LocalBlobs
+from tests.storage import made_videos
 
 BATCH = "0123456789abcdef"
 log = logging.getLogger("engine.tests")
@@ -114,6 +119,32 @@ def test_the_lines_of_a_stage_carry_its_batch(lines, tmp_path):
     said = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["level"], line["batch_id"]) for line in said] == [("warning", BATCH), ("info", BATCH)]
     assert said[1]["message"] == "publish is done"
+
+
+def test_ingest_says_of_each_file_what_became_of_it(lines, tmp_path):
+    stream = lines(json_lines=True)
+    source = tmp_path / "source"
+    source.mkdir()
+    made_videos.make(source / "good.mp4", list(made_videos.colours(30)))
+    (source / "bad.mp4").write_bytes(b"no video")
+    with connect(Settings(home=tmp_path / "home")) as s:
+        ingest.admit(s, str(source))
+        (video,) = s.tables.videos()
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    of_files = sorted((line["message"], line.get("video_id")) for line in said if str(source) in line["message"])
+    assert of_files[0] == (f"admitted {source}/good.mp4", video.video_id)
+    assert of_files[1][0].startswith(f"refused {source}/bad.mp4: unreadable, ") and of_files[1][1] is None
+
+
+def test_the_lines_of_a_round_carry_its_checkpoint(lines, tmp_path):
+    stream = lines(json_lines=True)
+    with connect(Settings(home=tmp_path / "home")) as s, pytest.raises(NoSuchRound):
+        retraining.evaluate(s, "round-9")
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["message"].split()[0], line["checkpoint"]) for line in said] == [
+        ("evaluate", "round-9"),
+        ("retrain", "round-9"),
+    ]
 
 
 def test_lines_go_to_what_standard_error_is_when_they_are_written(monkeypatch):

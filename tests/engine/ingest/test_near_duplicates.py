@@ -225,7 +225,7 @@ def test_damaged_files_are_made_again_and_ingest_goes_on(s, tmp_path, caplog):
     assert f"{hashes} was damaged: hashes of 2 videos were written again" in caplog.text
     caplog.clear()
     video.write(source / "0-mirrored.mp4", panned(0)[:, :, ::-1])
-    assert ingest.admit(s).quarantined == 1 and not caplog.records
+    assert ingest.admit(s).quarantined == 1 and "made again" not in caplog.text
 
 
 def test_of_a_withdrawn_video_the_hashes_alone_decide(tmp_path):
