@@ -39,6 +39,7 @@ if "celery" in sys.argv:
 """
 WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu", "worker-cpu-2": "cpu", "worker-gpu-2": "gpu"}
 OLD_S = 60.0  # a server is killed only when it has run for so long: five deaths in five minutes would end the fleet
+BUSY = 2  # processes that a Celery worker has started while it runs a task: one waits for tasks all the time
 PATIENCE_S = 3600.0
 
 
@@ -100,7 +101,7 @@ def storm(fleet: Fleet, seen: Settings, size: faults.Size, tally: Tally, seed: i
     done = fleet.folder / "done"
     with connect(seen) as s:
         roles = {
-            "worker": old(fleet, *WORKERS),
+            "worker": old(fleet, *WORKERS, children=BUSY),
             "scheduler": old(fleet, "scheduler"),
             "queue": old(fleet, "queue-0", "queue-1"),
         }
@@ -131,15 +132,16 @@ def storm(fleet: Fleet, seen: Settings, size: faults.Size, tally: Tally, seed: i
             vera.join()
 
 
-def old(fleet: Fleet, *names: str) -> Callable[[], list[int]]:
-    """Of these servers, those that have run for a minute."""
+def old(fleet: Fleet, *names: str, children: int = 0) -> Callable[[], list[int]]:
+    """Of these servers, those that have run for a minute, and have so many children and grandchildren now."""
 
     def pids() -> list[int]:
         found = []
         for name in names:
             try:
                 process = psutil.Process(fleet.supervisor.children[name].pid)
-                if process.is_running() and time.time() - process.create_time() > OLD_S:
+                has_run_s = time.time() - process.create_time()
+                if has_run_s > OLD_S and len(process.children(recursive=True)) >= children:
                     found.append(process.pid)
             except psutil.NoSuchProcess:  # it is being started again
                 continue
