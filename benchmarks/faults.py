@@ -359,8 +359,9 @@ def airflow(size: Size, seed: int) -> dict[str, Any]:
     """The part on Airflow."""
     from benchmarks.kills import on_airflow
 
-    say("Airflow")
-    return on_airflow.under_kills(size.airflow_videos, size.airflow_kills, size.timeout_s, seed)
+    found = on_airflow.under_kills(size.airflow_videos, size.airflow_kills, size.timeout_s, seed)
+    summed = ("videos", "kills", "kills_by_role", "s3_errors", "most_lost", "lost", "doubled", "left", "hangs", "equal")
+    return {name: found[name] for name in summed} | {"airflow": found}
 
 
 def storm(place: Place, size: Size, bucket: SpoiltBucket, honest: str, seed: int) -> dict[str, Any]:
@@ -388,9 +389,18 @@ def storm(place: Place, size: Size, bucket: SpoiltBucket, honest: str, seed: int
 
 
 def add(found: dict[str, Any], more: dict[str, Any]) -> None:
-    """Adds a part's figures; counts and lists of the same name are summed."""
+    """Adds a part's figures to those of the same names: counts are summed, lists joined; all must be equal."""
     for name, value in more.items():
-        found[name] = found[name] + value if isinstance(value, int | list) and name in found else value
+        if name not in found:
+            found[name] = value
+        elif isinstance(value, dict):
+            add(found[name], value)
+        elif name == "most_lost":
+            found[name] = max(found[name], value)
+        elif isinstance(value, bool):
+            found[name] = found[name] and value
+        else:
+            found[name] += value
 
 
 def say(line: str) -> None:
@@ -398,44 +408,54 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def trainer(size: Size, seed: int) -> dict[str, Any]:
+    """The part with a trainer."""
+    from benchmarks.kills import trainer
+
+    found = trainer.under_kills(size.trainer_kills, seed)
+    return found | {"kills_by_role": {"trainer": found["trainer_kills"]}}
+
+
+def outages(size: Size, seed: int) -> dict[str, Any]:
+    """The part with outages."""
+    from benchmarks.kills import outages
+
+    with moto() as honest:
+        bucket = SpoiltBucket(honest, 0.0, seed)
+        try:
+            return outages.try_all(size.outage_s, bucket)
+        finally:
+            bucket.close()
+
+
+PARTS: dict[str, Callable[[Size, int], dict[str, Any]]] = {
+    "kills": under_kills,
+    "inputs": lambda size, seed: bad_inputs.try_all(CONTEXT, size.bad_inputs, seed),
+    "airflow": airflow,
+    "trainer": trainer,
+    "outages": outages,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer videos and kills")
+    parser.add_argument("--quick", action="store_true", help="fewer videos and kills, and the first two parts only")
     parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the kills and the S3 errors")
-    parser.add_argument("--only", choices=("airflow",), help="only this part, at full size")
+    parser.add_argument("--only", choices=tuple(PARTS), help="only this part")
     chosen = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     size = QUICK if chosen.quick else FULL
-    if chosen.only:
-        print(json.dumps(airflow(FULL, chosen.seed) | {"seed": chosen.seed}))
-        return
     CONTEXT.set_forkserver_preload(PRELOADED)  # before the first process
+    names = [chosen.only] if chosen.only else list(PARTS)[: 2 if chosen.quick else None]
+    found: dict[str, Any] = {}
     with ThreadPoolExecutor(1) as beside:  # the bad inputs need no server and meet no kills
-        inputs = beside.submit(bad_inputs.try_all, CONTEXT, size.bad_inputs, chosen.seed)
-        found = under_kills(size, chosen.seed)
-    add(found, inputs.result())
-    if size.airflow_kills:
-        on = airflow(size, chosen.seed)
-        add(found, {name: on[name] for name in ("videos", "kills", "s3_errors", "lost", "doubled", "left", "hangs")})
-        add(found["kills_by_role"], on["kills_by_role"])
-        found["most_lost"] = max(found["most_lost"], on["most_lost"])
-        found["equal"] &= on["equal"]
-        found["airflow"] = on
-    if size.trainer_kills:
-        from benchmarks.kills import trainer
-
-        say("a trainer")
-        add(found, trainer.under_kills(size.trainer_kills, chosen.seed))
-        found["kills_by_role"]["trainer"] = found["trainer_kills"]
-    if size.outage_s:
-        from benchmarks.kills import outages
-
-        say("outages")
-        with moto() as honest:
-            bucket = SpoiltBucket(honest, 0.0, chosen.seed)
-            add(found, outages.try_all(size.outage_s, bucket))
-            bucket.close()
+        inputs = beside.submit(PARTS["inputs"], size, chosen.seed) if "inputs" in names else None
+        for name in names:
+            say(name)
+            more = inputs.result() if inputs and name == "inputs" else PARTS[name](size, chosen.seed)
+            say(json.dumps({name: more}))
+            add(found, more)
     found |= {"seed": chosen.seed, "quick": chosen.quick}
     print(json.dumps({name: round(v, 1) if isinstance(v, float) else v for name, v in found.items()}))
 

@@ -38,6 +38,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import numpy as np
@@ -153,9 +154,8 @@ class Fleet:
 
     def settings(self, name: str) -> Settings:
         """The settings of a machine of this fleet."""
-        for key, value in (self.variables | {"MASKLETS_HOME": str(self.folder / name)}).items():
-            os.environ[key] = value
-        return Settings()
+        with mock.patch.dict(os.environ, self.variables | {"MASKLETS_HOME": str(self.folder / name)}):
+            return Settings()
 
     def start(self) -> None:
         """Starts everything, and waits until the DAGs are parsed."""

@@ -44,3 +44,11 @@ def test_kills_and_s3_errors_lose_nothing_and_double_nothing(monkeypatch):
 def test_bad_inputs_are_read_or_refused_in_one_line():
     found = bad_inputs.try_all(multiprocessing.get_context("forkserver"), 80, 5)
     assert (found["bad_inputs"], found["crashes"], found["hangs"]) == (80, 0, 0), found["crash"]
+
+
+def test_the_figures_of_the_parts_are_summed_and_all_must_be_equal():
+    found: dict = {"kills": 3, "equal": True, "most_lost": 1, "kills_by_role": {"worker": 3}, "crash": ["why"]}
+    faults.add(found, {"kills": 2, "equal": False, "most_lost": 0, "kills_by_role": {"worker": 1, "scheduler": 1}})
+    faults.add(found, {"equal": True, "crash": [], "outages": 4})
+    assert found["kills"] == 5 and found["kills_by_role"] == {"worker": 4, "scheduler": 1}
+    assert (found["equal"], found["most_lost"], found["crash"], found["outages"]) == (False, 1, ["why"], 4)

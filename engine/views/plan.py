@@ -69,7 +69,7 @@ class Assumptions:
     video_gb_h: float = _said(3.6, "GB for an hour of video", "assumed: 8 Mbit/s at SA-V's mean of 1401 x 1037 px")
     mask_bytes: float = _said(357, "bytes for a mask", "measured on SA-V's own files: compressed run lengths")
     annotated_fps: float = _said(6, "masks a second", f"{SAM2}, section 5.1")
-    manifest_bytes: float = _measured(263, "bytes for a video", "scale.json", "what a publish writes")
+    manifest_bytes: float = _measured(902, "bytes for a video", "scale.json", "what a publish writes")
     puts_a_video: float = _said(25, "writes for a video", "counted in the design: video, parts, markers, marks")
     gets_a_video: float = _said(60, "reads for a video", "counted in the design: each stage reads what it needs once")
 
