@@ -20,14 +20,16 @@ WAIT_S = 1.0  # between two checks for tickets that other people hold
 
 
 def team(policy: QueuePolicy) -> list[tuple[str, Role]]:
-    """Names and roles of the people that a batch needs: as many of a role as one ticket takes answers, and a lead."""
+    """Names and roles of the people that a batch needs, so that somebody may do each of its tickets.
+
+    There are as many of a role as one ticket takes answers, and one verifier more: who has sent a masklet back may not
+    judge the correction. There are two leads: they correct masklets too, and nobody judges what they made themselves.
+    """
     makers = policy.makers if policy.makers_share else 1
-    judges = policy.overlap if policy.overlap_share else 1
-    return [
-        *((_numbered("sim-annotator", n), Role.ANNOTATOR) for n in range(makers)),
-        *((_numbered("sim-reviewer", n), Role.VERIFIER) for n in range(judges)),
-        ("sim-lead", Role.LEAD),
-    ]
+    judges = 1 + (policy.overlap if policy.overlap_share else 1)
+    numbers = {("sim-annotator", Role.ANNOTATOR): makers, ("sim-reviewer", Role.VERIFIER): judges}
+    numbers["sim-lead", Role.LEAD] = 2
+    return [(_numbered(name, n), role) for (name, role), count in numbers.items() for n in range(count)]
 
 
 def _numbered(name: str, n: int) -> str:

@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 
 from annotation_queue.client import QueueClient
-from annotation_queue.records import Kind, NewTicket, QueuePolicy, Role
+from annotation_queue.records import Kind, NewTicket, Person, QueuePolicy, Role, State, Ticket
+from annotation_queue.rules import why_not
 from engine import batches
 from engine.batches import BatchStage
 from engine.demo import simulated_review
@@ -49,15 +50,31 @@ def test_simulated_people_leave_other_batches_alone_and_wait_for_leased_tickets(
     assert len(said) == 1 and "waiting for leased tickets" in said[0]
 
 
-def test_a_team_has_as_many_people_as_a_ticket_takes_answers():
+def test_a_team_has_more_people_than_a_ticket_takes_answers():
     def roles(**policy: float) -> list[str]:
         return [role.value for _, role in simulated_review.team(QueuePolicy.model_validate(policy))]
 
-    assert roles() == ["annotator", "verifier", "lead"]
-    assert roles(overlap_share=0.1, overlap=3) == ["annotator", "verifier", "verifier", "verifier", "lead"]
-    assert roles(makers_share=0.1) == ["annotator", "annotator", "verifier", "lead"]
+    assert roles() == ["annotator", "verifier", "verifier", "lead", "lead"]
+    assert roles(overlap_share=0.1, overlap=3) == ["annotator", *["verifier"] * 4, "lead", "lead"]
+    assert roles(makers_share=0.1) == ["annotator", "annotator", "verifier", "verifier", "lead", "lead"]
     names = [name for name, _ in simulated_review.team(QueuePolicy(overlap_share=1, makers_share=1))]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("policy", [QueuePolicy(), QueuePolicy(overlap_share=0.3, overlap=3)])
+def test_enough_of_a_team_may_judge_whoever_made_a_masklet_and_sent_it_back(policy: QueuePolicy) -> None:
+    people = [Person(name=name, roles=frozenset({role})) for name, role in simulated_review.team(policy)]
+    asked = policy.overlap if policy.overlap_share else 1
+    for maker in [None, *(each.name for each in people)]:
+        for sender in [None, *(each.name for each in people if Role.ANNOTATOR not in each.roles)]:
+            for needs_lead in (False, True):
+                ticket = Ticket(
+                    ticket_id="t", batch_id="b", kind=Kind.VERIFY, video_id="v", masklet_id="m", phase="3", priority=0,
+                    payload="{}", state=State.OPEN, made_by=maker, sent_back_by=sender, needs_lead=needs_lead,
+                    attempt=3, lease_token=0, leased_by=None, expires_at=None,
+                )  # fmt: skip
+                may = [each.name for each in people if why_not(each, ticket) is None]
+                assert len(may) >= (1 if needs_lead else asked), (maker, sender, needs_lead)
 
 
 @pytest.fixture
