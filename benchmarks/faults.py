@@ -355,13 +355,14 @@ def under_kills(size: Size, seed: int) -> dict[str, Any]:
     return found
 
 
-def airflow(size: Size, seed: int) -> dict[str, Any]:
+def airflow_part(size: Size, seed: int) -> dict[str, Any]:
     """The part on Airflow."""
     from benchmarks.kills import on_airflow
 
     found = on_airflow.under_kills(size.airflow_videos, size.airflow_kills, size.timeout_s, seed)
-    summed = ("videos", "kills", "kills_by_role", "s3_errors", "most_lost", "lost", "doubled", "left", "hangs", "equal")
-    return {name: found[name] for name in summed} | {"airflow": found}
+    summed = ("videos", "kills", "kills_by_role", "s3_errors", "most_lost", "lost", "doubled", "left", "equal")
+    troubles = ("crashes", "crash", "hangs")
+    return {name: found[name] for name in (*summed, *troubles)} | {"airflow": found}
 
 
 def storm(place: Place, size: Size, bucket: SpoiltBucket, honest: str, seed: int) -> dict[str, Any]:
@@ -408,7 +409,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def trainer(size: Size, seed: int) -> dict[str, Any]:
+def trainer_part(size: Size, seed: int) -> dict[str, Any]:
     """The part with a trainer."""
     from benchmarks.kills import trainer
 
@@ -416,7 +417,7 @@ def trainer(size: Size, seed: int) -> dict[str, Any]:
     return found | {"kills_by_role": {"trainer": found["trainer_kills"]}}
 
 
-def outages(size: Size, seed: int) -> dict[str, Any]:
+def outages_part(size: Size, seed: int) -> dict[str, Any]:
     """The part with outages."""
     from benchmarks.kills import outages
 
@@ -431,15 +432,18 @@ def outages(size: Size, seed: int) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Size, int], dict[str, Any]]] = {
     "kills": under_kills,
     "inputs": lambda size, seed: bad_inputs.try_all(CONTEXT, size.bad_inputs, seed),
-    "airflow": airflow,
-    "trainer": trainer,
-    "outages": outages,
+    "airflow": airflow_part,
+    "trainer": trainer_part,
+    "outages": outages_part,
 }
+QUICK_PARTS = ("kills", "inputs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer videos and kills, and the first two parts only")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer videos and kills, and only the parts kills and inputs"
+    )
     parser.add_argument("--json", action="store_true", help="no effect: standard output is always one JSON line")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the kills and the S3 errors")
     parser.add_argument("--only", choices=tuple(PARTS), help="only this part")
@@ -447,7 +451,11 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     size = QUICK if chosen.quick else FULL
     CONTEXT.set_forkserver_preload(PRELOADED)  # before the first process
-    names = [chosen.only] if chosen.only else list(PARTS)[: 2 if chosen.quick else None]
+    names = QUICK_PARTS if chosen.quick else tuple(PARTS)
+    if chosen.only:
+        if chosen.only not in names:
+            parser.error(f"--quick has no part {chosen.only}")
+        names = (chosen.only,)
     found: dict[str, Any] = {}
     with ThreadPoolExecutor(1) as beside:  # the bad inputs need no server and meet no kills
         inputs = beside.submit(PARTS["inputs"], size, chosen.seed) if "inputs" in names else None

@@ -58,7 +58,7 @@ from engine.processes.airflow import DAG_IDS, DAGS, POOL
 from engine.processes.airflow_client import AirflowClient, AirflowError
 from engine.processes.children import Child, Supervisor
 from engine.processes.ports import free_port
-from engine.services import connect
+from engine.services import Services, connect
 from engine.settings import Settings
 from storage import rle
 from storage.dataset import releases
@@ -304,6 +304,12 @@ class Ann(threading.Thread):
         client.finish(ticket, masklet=masklet)
 
 
+def published(s: Services) -> int:
+    """Videos of the batches that are published as a whole."""
+    done = [of for of, marks in batches.reached(s.blobs).items() if BatchStage.PUBLISHED in marks]
+    return sum(len(batches.video_ids(s.blobs, of)) for of in done)
+
+
 def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> dict[str, Any]:
     """Part 1."""
     vera = Vera(fleet.queue_url, accept)
@@ -317,11 +323,6 @@ def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> di
         roles = [name for _ in range(0, kills, len(KILLED)) for name in chance.sample(KILLED, len(KILLED))]
         turn = time.monotonic() + 20
 
-        def published() -> int:
-            found = batches.reached(s.blobs)
-            done = [b for b, marks in found.items() if BatchStage.PUBLISHED in marks]
-            return sum(len(batches.video_ids(s.blobs, b)) for b in done)
-
         def ready() -> bool:
             nonlocal turn
             if pauses and time.monotonic() > turn:
@@ -329,8 +330,8 @@ def the_loop(fleet: Fleet, videos: int, kills: int, chance: random.Random) -> di
                 fleet.supervisor.children[name].kill()  # with what it has started, as when its machine fails
                 killed[name] += 1
                 turn = time.monotonic() + pauses.pop()
-                say(f"killed {name}; {published()} of {videos} videos are published")
-            return published() >= videos
+                say(f"killed {name}; {published(s)} of {videos} videos are published")
+            return published(s) >= videos
 
         fleet.wait(ready, "the last release", 2 * PATIENCE_S)
         seconds = time.monotonic() - since

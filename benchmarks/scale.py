@@ -10,7 +10,7 @@ measured. The checks of whole tables are left out: they look at one batch and ta
                                has nine: published in turn, so that a busy machine slows both. Sums of 5
     publish_ratio_s3           the same with a store on a moto server, 40 batches of 20 videos
     manifest_bytes_per_video   new bytes that a publish writes, over its videos: manifests, marks, Iceberg's metadata.
-                               The mean of the last 50: so often Iceberg's small manifests are merged. No part is
+                               The mean of the last 50: now and then one merges Iceberg's small manifests. No part is
                                among them, because no row is refused
     catalog_bytes_per_video    those of them that are Iceberg's metadata
     one_video_read_ms_ratio    opening a release by its name and reading one video's masklets: a release of 10,000
@@ -72,7 +72,7 @@ READS = 15
 FINISHED = 10_000  # videos that a run finds done
 COMPACTED = 2**20  # bytes of a large file here: these masklets are a hundredth of real ones
 WRITERS = 8
-MERGED = 50  # publishes after which Iceberg's small manifests are merged
+MEASURED = 50  # publishes whose bytes are counted: some of them merge Iceberg's small manifests
 PUBLISHED = ("warehouse/", "manifests/", "releases/", "release-numbers/", "batches/")  # where a publish writes bytes
 
 
@@ -236,7 +236,7 @@ def publish_all(
     new = list[tuple[int, int]]()
     for number in range(1, count + 1):
         batch_id, ids = collect(s, number, videos)
-        before = sizes(s) if number > count - MERGED else None
+        before = sizes(s) if number > count - MEASURED else None
         seconds, name = publish_timed(s, batch_id)
         if before is not None:
             new.append(written(s, before))

@@ -19,13 +19,11 @@ from typing import Any
 import psutil
 
 from benchmarks import faults
-from benchmarks.fleet import POLICY, Fleet
+from benchmarks.fleet import POLICY, Fleet, published
 from benchmarks.kills import jobs, reviewer
 from benchmarks.kills.processes import Killer, Tally
 from benchmarks.kills.servers import SOURCE, SpoiltBucket, make_videos, moto
 from benchmarks.queue import PrivatePostgres
-from engine import batches
-from engine.batches import BatchStage
 from engine.services import connect
 from engine.settings import Settings
 
@@ -39,7 +37,7 @@ if "celery" in sys.argv:
 """
 WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu", "worker-cpu-2": "cpu", "worker-gpu-2": "gpu"}
 OLD_S = 60.0  # a server is killed only when it has run for so long: five deaths in five minutes would end the fleet
-BUSY = 2  # processes that a Celery worker has started while it runs a task: one waits for tasks all the time
+BUSY = 3  # processes below a Celery worker that runs a task; below one that waits there are two
 PATIENCE_S = 3600.0
 
 
@@ -73,6 +71,8 @@ def under_kills(videos: int, kills: int, timeout_s: float, seed: int) -> dict[st
             "spared": tally.spared,
             "most_lost": tally.most_lost,
             "hangs": calm.hangs,
+            "crashes": len(calm.crashes),
+            "crash": calm.crashes[:1],
             "s3_errors": sum(bucket.errors.values()),
             "faults_s": round(time.monotonic() - since),
         }
@@ -117,13 +117,11 @@ def storm(fleet: Fleet, seen: Settings, size: faults.Size, tally: Tally, seed: i
 
         def is_published() -> bool:
             nonlocal told
-            marks = batches.reached(s.blobs)
-            finished = [of for of, reached in marks.items() if BatchStage.PUBLISHED in reached]
-            published = sum(len(batches.video_ids(s.blobs, of)) for of in finished)
+            videos = published(s)
             if time.monotonic() - told > 30:
                 told = time.monotonic()
-                faults.say(f"  {progress()} of {total} works and answers, {published} published, {dict(tally.kills)}")
-            return published >= size.videos
+                faults.say(f"  {progress()} of {total} works and answers, {videos} published, {dict(tally.kills)}")
+            return videos >= size.videos
 
         try:
             fleet.wait(is_published, "the last release", PATIENCE_S)

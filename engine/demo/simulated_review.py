@@ -22,8 +22,9 @@ WAIT_S = 1.0  # between two checks for tickets that other people hold
 def team(policy: QueuePolicy) -> list[tuple[str, Role]]:
     """Names and roles of the people that a batch needs, so that somebody may do each of its tickets.
 
-    There are as many of a role as one ticket takes answers, and one verifier more: who has sent a masklet back may not
-    judge the correction. There are two leads: they correct masklets too, and nobody judges what they made themselves.
+    There are as many of a role as one ticket takes answers, and one verifier more, because the verifier who sent a
+    masklet back may not judge the correction. There are two leads, because a lead also corrects masklets, and may not
+    judge these.
     """
     makers = policy.makers if policy.makers_share else 1
     judges = 1 + (policy.overlap if policy.overlap_share else 1)

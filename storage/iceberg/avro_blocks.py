@@ -1,7 +1,7 @@
 """Smaller manifests: many entries in one Avro block.
 
 pyiceberg 0.12 writes and compresses each entry of a manifest as a block of its own, though entries differ in a few
-bytes only: a data file then costs 320 bytes in each manifest that lists it, in place of 60. Avro allows any number of
+bytes only: a data file then costs 290 bytes in each manifest that lists it, in place of 60. Avro allows any number of
 entries in a block, so every reader of Iceberg reads both.
 """
 

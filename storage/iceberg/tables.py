@@ -59,7 +59,7 @@ _PROPERTIES = {
     "commit.retry.num-retries": "0",  # a blind retry could add a batch twice: `commit` retries itself
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "10",  # each commit lists them again
-    # Every commit lists the manifests: 50 small ones become one, which is then large enough to stay as it is.
+    # Every commit lists the manifests: when there are 50 small ones, they are merged into ones of up to 256 KB.
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "50",
     "commit.manifest.target-size-bytes": str(2**18),
