@@ -18,6 +18,11 @@ def card_of(s, release):
     return card.write(s, release, figures.of(release, s.tables))
 
 
+def named(text, *words):
+    """Whether one of the words stands in the text. The hashes of a card may hold the letters a to f by chance."""
+    return re.search(rf"\b({'|'.join(words)})\b", text) is not None
+
+
 def section(text, title):
     return text.partition(f"## {title}\n\n")[2].partition("\n\n## ")[0]
 
@@ -38,7 +43,7 @@ def test_the_card_has_counts_makers_people_checks_and_how_to_read_it(s):
     assert "| round-002 | 1 | 0 |" in section(text, "How it was made")
     who = section(text, "Who worked on it")
     assert "1 annotator." in who and "1 reviewer." in who
-    assert not re.search(r"\b(ada|bo)\b", text)  # hashes may hold these letters
+    assert not named(text, "ada", "bo")
     checks = section(text, "Checks")
     assert all(f"- {name}: {meaning}" in checks for name, meaning in RULES.items())
     assert "refused 1 masklet so far: area 1." in checks
@@ -62,11 +67,11 @@ def test_the_short_card_has_the_totals_and_what_the_batch_added_and_reads_nothin
     assert "| all | 2 | 2 | 3 |\n| auto | 1 | 1 | 2 |\n| manual | 1 | 1 | 1 |\n| train | 2 | 2 | 3 |" in text
     assert "| manual | 1 | 0.000 | 1 | 1 | 6 |" in section(text, "What batch b2 added")
     assert "| round-002 | 1 | 0 |" in section(text, "How they were made")
-    assert section(text, "Licences of their videos") == "- CC0: 1 video" and "ada" not in text
+    assert section(text, "Licences of their videos") == "- CC0: 1 video" and not named(text, "ada")
     assert "Batch b2 has masklets that were refused: area 2." in section(text, "Checks")
     assert f"`{release.digest}`" in text and "`masklets card release-0002` makes the full one" in text
     plain = card.short(closed, "It has the masklets of release-0001, in larger files.")
-    assert "| all | 2 | 2 | 3 |" in plain and "added" not in plain
+    assert "| all | 2 | 2 | 3 |" in plain and not named(plain, "added")
 
 
 @pytest.mark.parametrize(
