@@ -2,8 +2,8 @@
 
     python -m benchmarks.demos [--json] [--domain cells ...] [--seeds 1 2 3] [--folder demos]
 
-Runs one after the other and keeps the summary of each in FOLDER, so a stopped run goes on there. Writes all summaries
-that are in FOLDER as a table to `docs/experiment/demos.md`. No seed is left out.
+Runs one after the other and keeps the summary of each in FOLDER, so a stopped run goes on there. After each run, writes
+all summaries that are in FOLDER as a table to `docs/experiment/demos.md`. No seed is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,12 @@ COLUMNS = (
     "clicks a masklet",
     "edited frames a masklet",
     "s a frame",
-    "seconds",
 )
 ABOUT = """# Three seeds of the demo on each domain
 
 Made by `python -m benchmarks.demos` on {machine}. Each row is one run of `masklets demo`: a batch, a round, a second
-batch. J&F is in points; arrows lead from before to after the round, or from the first batch to the second. The time of
-people is modelled.
+batch. J&F is in points; arrows lead from before to after the round, or from the first batch to the second. The seconds
+that people need for a frame are modelled.
 
 """
 
@@ -49,12 +47,10 @@ def demo(domain: str, seed: int, folder: Path) -> None:
     kept, home = folder / f"{domain}-{seed}.json", folder / f"{domain}-{seed}"
     if kept.exists():
         return
-    begun = time.monotonic()
     command = [sys.executable, "-m", "engine.cli", "demo", "--domain", domain, "--seed", str(seed), "--json"]
     done = subprocess.run([*command, "--folder", str(home)], stdout=subprocess.PIPE, text=True, check=True)
-    wall_s = round(time.monotonic() - begun, 1)
     with complete(kept) as path:
-        path.write_text(json.dumps(json.loads(done.stdout) | {"seed": seed, "wall_s": wall_s}, indent=1))
+        path.write_text(json.dumps(json.loads(done.stdout) | {"seed": seed}, indent=1))
     shutil.rmtree(home)
 
 
@@ -82,7 +78,6 @@ def row(of: dict[str, Any]) -> tuple[str, ...]:
         ratios("clicks", "masklets"),
         ratios("edited_frames", "masklets"),
         ratios("modelled_s", "annotated_frames"),
-        f"{of['wall_s']:.0f}",
     )
 
 
@@ -107,9 +102,8 @@ def main() -> None:
     for domain in asked.domain:
         for seed in asked.seeds:
             demo(domain, seed, asked.folder)
-    summaries = [json.loads(path.read_text()) for path in sorted(asked.folder.glob("[!.]*.json"))]
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(summaries))
+            summaries = [json.loads(path.read_text()) for path in sorted(asked.folder.glob("[!.]*.json"))]
+            PAGE.write_text(page(summaries))
     print(json.dumps(summaries) if asked.json else PAGE.read_text())
 
 
