@@ -25,6 +25,7 @@ from storage.errors import first_line
 from storage.whole_files import complete
 
 WORKERS = 2  # processes, each with one thread
+EVERY_S = 10.0  # so often the seconds that a step has taken are written down
 
 Result = dict[str, Any]  # JSON
 
@@ -53,6 +54,10 @@ class Experiment:
     def keep(self, step: str, result: Mapping[str, object]) -> None:
         """Writes the result of a step."""
         write_json(self._file(step), result)
+
+    def spent_file(self, step: str) -> Path:
+        """Where the seconds of a step are kept until it has its result."""
+        return self.folder / "steps" / f"{step}.spent"
 
     def _file(self, step: str) -> Path:
         return self.folder / "steps" / f"{step}.json"
@@ -112,11 +117,36 @@ def run(
 
 
 def perform(experiment: Experiment, step: Step) -> None:
-    """Does one step in this process and keeps its result, with the seconds that it took."""
-    begun, used = time.monotonic(), _cpu_s()
-    result = dict(step.work(experiment))
-    seconds = {"seconds": time.monotonic() - begun, "cpu_seconds": _cpu_s() - used}
-    experiment.keep(step.name, result | {name: round(value, 1) for name, value in seconds.items()})
+    """Does one step in this process and keeps its result, with the seconds that it took in all its attempts."""
+    spent_file = experiment.spent_file(step.name)
+    with _timed(spent_file) as spent:
+        result = dict(step.work(experiment))
+    experiment.keep(step.name, result | spent())
+    spent_file.unlink()
+
+
+@contextmanager
+def _timed(path: Path) -> Iterator[Callable[[], dict[str, float]]]:
+    """Yields what tells the seconds spent so far, with those of earlier attempts. A kill loses the last EVERY_S."""
+    before: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    begun, used, over = time.monotonic(), _cpu_s(), threading.Event()
+
+    def spent() -> dict[str, float]:
+        now = {"seconds": time.monotonic() - begun, "cpu_seconds": _cpu_s() - used}
+        return {name: round(before.get(name, 0.0) + value, 1) for name, value in now.items()}
+
+    def keep() -> None:
+        while not over.wait(EVERY_S):
+            write_json(path, spent())
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield spent
+    finally:
+        over.set()
+        keeper.join()
+        write_json(path, spent())
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -84,3 +85,22 @@ def test_a_folder_keeps_its_plan(tmp_path: Path) -> None:
     assert steps.run([experiment], [], ignore) == []
     with pytest.raises(ValueError, match="another plan"):
         steps.run([replace(experiment, plan=replace(QUICK, steps=3))], [], ignore)
+
+
+def test_the_seconds_of_a_step_are_those_of_all_its_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "EVERY_S", 0.01)
+    experiment = experiment_in(tmp_path)
+    spent = experiment.spent_file("long")
+
+    def stopped(_: Experiment) -> steps.Result:
+        while not spent.exists() or json.loads(spent.read_text())["cpu_seconds"] < 0.2:
+            pass  # a kill would leave what the file says now
+        raise ValueError("stopped")
+
+    with pytest.raises(ValueError, match="stopped"):
+        steps.perform(experiment, Step("long", (), stopped))
+    before = json.loads(spent.read_text())
+    steps.perform(experiment, Step("long", (), lambda _: {"value": 1}))
+    result = experiment.result("long")
+    assert result["value"] == 1 and not spent.exists()
+    assert result["cpu_seconds"] >= before["cpu_seconds"] >= 0.2 and result["seconds"] >= before["seconds"]
