@@ -33,6 +33,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -180,9 +181,9 @@ def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str 
         if kills:
             roles = {"worker": workers.busy, "committer": committers.busy, "queue": server.busy}
             killing = (Killer(look.blobs, tally, seed), roles, kills, size.videos * (2 + jobs.MASKLETS))
-            threading.Thread(
-                target=kill_all, args=(*killing, lambda: count_lines(done) + vera.answers, vera.over), daemon=True
-            ).start()
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            stack.callback(vera.over.set)  # ends the killer, before the pool waits for it
+            killer = pool.submit(kill_all, *killing, lambda: count_lines(done) + vera.answers, vera.over)
 
         def carry(batch_id: str) -> None:
             while chunks := propose.chunks(look, batch_id):
@@ -216,6 +217,9 @@ def loop(place: Place, size: Size, tally: Tally, *, kills: int = 0, honest: str 
         finally:
             workers.close()
             committers.close()
+        vera.over.set()
+        if kills:
+            killer.result()  # raises what stopped it
         left = len(list(look.blobs.keys("attempts/")))
     lines = done.read_text().splitlines()
     return {"work": len(lines), "repeated": len(lines) - len(set(lines)), "answers": vera.answers, "left": left}
@@ -456,6 +460,9 @@ def main() -> None:
         if chosen.only not in names:
             parser.error(f"--quick has no part {chosen.only}")
         names = (chosen.only,)
+    for program in ("redis-server", "nginx") if "airflow" in names else ():
+        if shutil.which(program) is None:
+            sys.exit(f"benchmarks.faults: {program} is not installed")
     found: dict[str, Any] = {}
     with ThreadPoolExecutor(1) as beside:  # the bad inputs need no server and meet no kills
         inputs = beside.submit(PARTS["inputs"], size, chosen.seed) if "inputs" in names else None

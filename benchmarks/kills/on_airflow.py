@@ -8,9 +8,9 @@ without Airflow.
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from benchmarks.kills import jobs, reviewer
 from benchmarks.kills.processes import Killer, Tally
 from benchmarks.kills.servers import SOURCE, SpoiltBucket, make_videos, moto
 from benchmarks.queue import PrivatePostgres
+from engine.processes.children import DEATHS_S, MAX_DEATHS
 from engine.services import connect
 from engine.settings import Settings
 
@@ -36,7 +37,9 @@ if "celery" in sys.argv:
     replace_the_model(Path(os.environ["{DONE}"]))
 """
 WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu", "worker-cpu-2": "cpu", "worker-gpu-2": "gpu"}
-OLD_S = 60.0  # a server is killed only when it has run for so long: five deaths in five minutes would end the fleet
+OLD_S = (
+    DEATHS_S / (MAX_DEATHS - 1) + 5
+)  # a server is killed only when it has run for so long: then it is never given up
 BUSY = 3  # processes below a Celery worker that runs a task; below one that waits there are two
 PATIENCE_S = 3600.0
 
@@ -44,13 +47,13 @@ PATIENCE_S = 3600.0
 def under_kills(videos: int, kills: int, timeout_s: float, seed: int) -> dict[str, Any]:
     """Both runs, and their difference. timeout_s: of a request to the bucket."""
     size = replace(faults.FULL, videos=videos, batch=videos // 4, kills=kills, timeout_s=timeout_s)
-    calm, tally = Tally(), Tally()
+    tally = Tally()
     with tempfile.TemporaryDirectory(prefix="masklets-airflow-") as name, moto() as honest, ExitStack() as stack:
         folder = Path(name)
         make_videos(honest, videos)
         quiet = faults.quiet_place(folder, honest)
         faults.say("the quiet run")
-        faults.loop(quiet, size, calm)
+        faults.loop(quiet, size, Tally())
         faults.say("the run under faults")
         bucket = SpoiltBucket(honest, faults.SHARE, seed, faults.HANGS * timeout_s)
         stack.callback(bucket.close)
@@ -70,9 +73,6 @@ def under_kills(videos: int, kills: int, timeout_s: float, seed: int) -> dict[st
             "kills_by_role": dict(tally.kills),
             "spared": tally.spared,
             "most_lost": tally.most_lost,
-            "hangs": calm.hangs,
-            "crashes": len(calm.crashes),
-            "crash": calm.crashes[:1],
             "s3_errors": sum(bucket.errors.values()),
             "faults_s": round(time.monotonic() - since),
         }
@@ -99,7 +99,7 @@ def storm(fleet: Fleet, seen: Settings, size: faults.Size, tally: Tally, seed: i
     vera = reviewer.Vera(fleet.queue_url, faults.verdict_on)
     vera.start()
     done = fleet.folder / "done"
-    with connect(seen) as s:
+    with connect(seen) as s, ThreadPoolExecutor(1) as pool:
         roles = {
             "worker": old(fleet, *WORKERS, children=BUSY),
             "scheduler": old(fleet, "scheduler"),
@@ -111,8 +111,8 @@ def storm(fleet: Fleet, seen: Settings, size: faults.Size, tally: Tally, seed: i
 
         total = size.videos * (2 + jobs.MASKLETS)
         arguments = (Killer(s.blobs, tally, seed), roles, size.kills, total, progress, vera.over)
-        threading.Thread(target=faults.kill_all, args=arguments, daemon=True).start()
         fleet.client.trigger_dag("ingest", {"source": SOURCE}, "storm")
+        killing = pool.submit(faults.kill_all, *arguments)
         told = time.monotonic()
 
         def is_published() -> bool:
@@ -128,10 +128,11 @@ def storm(fleet: Fleet, seen: Settings, size: faults.Size, tally: Tally, seed: i
         finally:
             vera.over.set()
             vera.join()
+        killing.result()
 
 
 def old(fleet: Fleet, *names: str, children: int = 0) -> Callable[[], list[int]]:
-    """Of these servers, those that have run for a minute, and have so many children and grandchildren now."""
+    """Of these servers, those that have run for OLD_S, and have so many children and grandchildren now."""
 
     def pids() -> list[int]:
         found = []

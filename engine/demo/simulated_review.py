@@ -24,7 +24,7 @@ def team(policy: QueuePolicy) -> list[tuple[str, Role]]:
 
     There are as many of a role as one ticket takes answers, and one verifier more, because the verifier who sent a
     masklet back may not judge the correction. There are two leads, because a lead also corrects masklets, and may not
-    judge these.
+    judge their own corrections.
     """
     makers = policy.makers if policy.makers_share else 1
     judges = 1 + (policy.overlap if policy.overlap_share else 1)

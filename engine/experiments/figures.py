@@ -6,6 +6,7 @@ Only reads the store.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from engine import batches
 from engine.batches import BatchStage
@@ -57,10 +58,15 @@ def candidates_of(s: Services, batch_ids: Sequence[str]) -> Result:
     ]
     return {
         "candidates": len(found),
-        "proposed_by": sorted({row.checkpoint for row in found}),
+        "proposed_by": sorted({_name_of(row.checkpoint) for row in found}),
         "accepted": measuring.mean((row.video_id, 100.0 * (row.masklet_id in kept)) for row in found),
         "candidates_jf": measuring.mean(measured),
     }
+
+
+def _name_of(checkpoint: str) -> str:
+    """What a checkpoint is called in the results: if it is a folder, by its place in that of the experiment."""
+    return "/".join(Path(checkpoint).parts[-3:]) if Path(checkpoint).is_absolute() else checkpoint
 
 
 def alignment(first: Sequence[Masklet], others: Sequence[Masklet]) -> Result:

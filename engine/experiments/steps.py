@@ -25,7 +25,7 @@ from storage.errors import first_line
 from storage.whole_files import complete
 
 WORKERS = 2  # processes, each with one thread
-EVERY_S = 10.0  # so often the seconds that a step has taken are written down
+SAVE_EVERY_S = 10.0  # between two writes of the seconds that a step has taken
 
 Result = dict[str, Any]  # JSON
 
@@ -121,13 +121,13 @@ def perform(experiment: Experiment, step: Step) -> None:
     spent_file = experiment.spent_file(step.name)
     with _timed(spent_file) as spent:
         result = dict(step.work(experiment))
-    experiment.keep(step.name, result | spent())
+        experiment.keep(step.name, result | spent())
     spent_file.unlink()
 
 
 @contextmanager
 def _timed(path: Path) -> Iterator[Callable[[], dict[str, float]]]:
-    """Yields what tells the seconds spent so far, with those of earlier attempts. A kill loses the last EVERY_S."""
+    """Yields what tells the seconds spent so far, with those of earlier attempts. A kill loses at most SAVE_EVERY_S."""
     before: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     begun, used, over = time.monotonic(), _cpu_s(), threading.Event()
 
@@ -136,7 +136,7 @@ def _timed(path: Path) -> Iterator[Callable[[], dict[str, float]]]:
         return {name: round(before.get(name, 0.0) + value, 1) for name, value in now.items()}
 
     def keep() -> None:
-        while not over.wait(EVERY_S):
+        while not over.wait(SAVE_EVERY_S):
             write_json(path, spent())
 
     keeper = threading.Thread(target=keep, daemon=True)

@@ -330,6 +330,7 @@ def _judge_piece(
         _mark(s, file, result)
         if file.uri in acts and (not result.again or result.refused):
             overrides.conclude(s.blobs, file.uri, acts[file.uri], result.video, result.refused)
+        _log_outcome(file, result)
     outcomes = Counter(result.outcome for result in results)
     known = sum(
         result.outcome is Outcome.KNOWN and file.uri not in reported for file, result in zip(new, results, strict=True)
@@ -347,6 +348,16 @@ def _judge_piece(
     )
 
 
+def _log_outcome(file: SourceFile, result: FileResult) -> None:
+    outcome = result.outcome.name.lower()
+    level = logging.DEBUG if result.outcome in (Outcome.KNOWN, Outcome.IGNORED) else logging.INFO
+    with log_ids.about(video_id=result.video.video_id if result.video else ""):
+        if result.refused:
+            _log.log(level, "%s %s: %s, %s", outcome, file.uri, result.refused.reason, result.refused.detail)
+        else:
+            _log.log(level, "%s %s", outcome, file.uri)
+
+
 def _judge_all(
     by: Judging,
     files: Sequence[SourceFile],
@@ -362,13 +373,7 @@ def _judge_all(
     """
 
     def judge_one(file: SourceFile) -> FileResult:
-        result = judge(by, file, frozenset(act.reason for act in acts.get(file.uri, ())))
-        with log_ids.about(video_id=result.video.video_id if result.video else ""):
-            if result.refused:
-                _log.info("refused %s: %s, %s", file.uri, result.refused.reason, result.refused.detail)
-            elif result.outcome is Outcome.ADMITTED:
-                _log.info("admitted %s", file.uri)
-        return result
+        return judge(by, file, frozenset(act.reason for act in acts.get(file.uri, ())))
 
     calm = [file for file in files if not kills[file.file_id]]
     results = []

@@ -238,7 +238,8 @@ def decide(s: Services, round_id: str) -> RoundResult:
     """
     with _step(s, round_id, "decide"):
         outcome = _decide(s, round_id)
-        log.info("%s", "; ".join(outcome.reasons))
+        # not the reasons: those of a person name the person
+        log.info("waits for approval" if outcome.waits else "promoted" if outcome.promoted else "not promoted")
     trouble.remove(s.blobs, trouble.NO_BATCH, "retrain")
     return outcome
 

@@ -34,9 +34,11 @@ class BlockedAvroFile(AvroOutputFile[D]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._waiting and kind is None:
-            self._flush()
-        super().__exit__(kind, error, trace)
+        try:
+            if self._waiting and kind is None:
+                self._flush()
+        finally:
+            super().__exit__(kind, error, trace)
 
     def _flush(self) -> None:
         full, self._waiting = self._waiting, []

@@ -1,6 +1,8 @@
 """The steps of a round: which checkpoint may be promoted, what a killed step leaves, and two trainers at once."""
 
 import json
+import logging
+import re
 import threading
 
 import pytest
@@ -71,7 +73,8 @@ def asking(settings):
         yield services
 
 
-def test_a_round_that_passed_waits_for_a_person_and_is_promoted_on_approval(asking, true_release):
+def test_a_round_that_passed_waits_for_a_person_and_is_promoted_on_approval(asking, true_release, caplog):
+    caplog.set_level(logging.INFO)
     round_id = measured(asking, starting.start(asking, true_release.name))
     waiting = retraining.decide(asking, round_id)
     assert (waiting.waits, waiting.promoted) == (True, False) and waiting.reasons[0].startswith("better: held-out J&F")
@@ -84,6 +87,8 @@ def test_a_round_that_passed_waits_for_a_person_and_is_promoted_on_approval(aski
     assert done.reasons == ("approved by lea: the masks look right", *waiting.reasons)
     assert asking.checkpoint().name == round_id
     assert retraining.answer(asking, round_id, approved=False, by="max") == done  # an answer stays
+    assert "waits for approval" in caplog.messages and "promoted" in caplog.messages
+    assert not re.search(r"\blea\b", caplog.text)  # no line names a person
 
 
 def test_a_rejected_round_keeps_the_serving_checkpoint_and_counts_as_decided(asking, true_release):
