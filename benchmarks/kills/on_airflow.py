@@ -37,9 +37,8 @@ if "celery" in sys.argv:
     replace_the_model(Path(os.environ["{DONE}"]))
 """
 WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu", "worker-cpu-2": "cpu", "worker-gpu-2": "gpu"}
-OLD_S = (
-    DEATHS_S / (MAX_DEATHS - 1) + 5
-)  # a server is killed only when it has run for so long: then it is never given up
+# A server is killed only when it has run for so long: then the supervisor always starts it again.
+OLD_S = DEATHS_S / (MAX_DEATHS - 1) + 5
 BUSY = 3  # processes below a Celery worker that runs a task; below one that waits there are two
 PATIENCE_S = 3600.0
 
